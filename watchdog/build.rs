@@ -32,7 +32,9 @@ fn main() -> ExitCode {
 fn object_path() -> PathBuf {
     match env::var_os(OBJECT_ENV) {
         Some(path) if !path.is_empty() => path.into(),
-        _ => from_cargo("CARGO_MANIFEST_DIR").with_file_name("").join(OBJECT_DEFAULT),
+        _ => from_cargo("CARGO_MANIFEST_DIR")
+            .with_file_name("")
+            .join(OBJECT_DEFAULT),
     }
 }
 
