@@ -109,8 +109,10 @@ pub struct Direction {
     pub version: u32,
     /// `SYNCED`, `HANDSHAKE_DUE`, …
     pub flags: u32,
-    /// Sequence number of the next byte in order.
+    /// Sequence number of the next byte in order, while SYNCED.
     pub next_seq: u32,
+    /// Sequence number just past the furthest byte ever seen.
+    pub edge_seq: u32,
     /// Bytes of the current frame's body still to come.
     pub body_left: u32,
     /// Bytes gathered in `head`.
@@ -144,8 +146,10 @@ pub struct Direction {
     pub pending_xid: i32,
     /// err of the message whose body is being skipped (replies).
     pub pending_err: i32,
-    /// Length of the current idle gap's keepalives: number of keepalives seen (requests).
+    /// Number of keepalives seen (requests).
     pub keepalives: u32,
+    /// Padding.
+    pub pad: u32,
     /// Gap from the message before the newest keepalive to it, ns.
     pub keepalive_gap_ns: u64,
     /// Requests: when closeSession was seen. Replies: when err −112 (session expired) was.
@@ -230,8 +234,8 @@ pub struct Lifecycle {
     pub acked_known: u32,
     /// Retransmissions when `acked_seq` last moved.
     pub retransmits_at_ack: u32,
-    /// Segments dropped because another CPU held the direction's lock.
-    pub contended: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// One flow.
@@ -304,6 +308,8 @@ pub const THREAD_UNINTERRUPTIBLE: u32 = 4;
 pub const THREAD_STOPPED: u32 = 5;
 /// [`ThreadSlot::state`]: exited.
 pub const THREAD_DEAD: u32 = 6;
+/// [`ThreadSlot::state`]: its cgroup is frozen.
+pub const THREAD_FROZEN: u32 = 7;
 
 /// One watched thread. Registered by the daemon, written by the scheduler programs.
 #[repr(C)]
@@ -325,6 +331,20 @@ pub struct ThreadSlot {
     pub next_tid: u32,
 }
 
+/// One bit a thread id: is it watched?
+#[repr(C)]
+pub struct ThreadBits {
+    /// 64 ids a word.
+    pub words: [u64; TID_LIMIT as usize / 64],
+}
+
+/// One byte a port: 0 where nothing is watched, else the config entry's index plus one.
+#[repr(C)]
+pub struct PortTable {
+    /// By port number.
+    pub entry_of: [u8; PORTS],
+}
+
 /// Counters of what the kernel programs could not do, one word each.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -344,7 +364,7 @@ const _: () = {
     assert!(size_of::<Mark>() == 16);
     assert!(size_of::<Handshake>() == 24);
     assert!(size_of::<Direction>().is_multiple_of(8));
-    assert!(offset_of!(Direction, unread_at_ns) == 48);
+    assert!(offset_of!(Direction, unread_at_ns) == 56);
     assert!(size_of::<FlowSlot>().is_multiple_of(8));
     assert!(offset_of!(FlowSlot, requests).is_multiple_of(8));
     assert!(size_of::<ThreadSlot>() == 40);
