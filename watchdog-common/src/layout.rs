@@ -329,6 +329,8 @@ pub struct ThreadSlot {
     pub tid: u32,
     /// Thread that took the CPU when this one last left it.
     pub next_tid: u32,
+    /// Its name, as of some recent switch.
+    pub comm: [u8; 16],
 }
 
 /// One bit a thread id: is it watched?
@@ -367,6 +369,6 @@ const _: () = {
     assert!(offset_of!(Direction, unread_at_ns) == 56);
     assert!(size_of::<FlowSlot>().is_multiple_of(8));
     assert!(offset_of!(FlowSlot, requests).is_multiple_of(8));
-    assert!(size_of::<ThreadSlot>() == 40);
+    assert!(size_of::<ThreadSlot>() == 56);
     assert!(MARKS.is_power_of_two() && SERVERS.is_power_of_two());
 };

@@ -3,7 +3,10 @@
 //! Hooks: tp_btf `sched_switch` (state from its fourth argument, ≥ 5.18) and `sched_wakeup`.
 //! Writes the thread's slot. An unwatched thread costs two direct loads and two bit tests.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_get_current_comm},
+    programs::BtfTracePointContext,
+};
 use watchdog_common::layout::{
     THREAD_DEAD, THREAD_FROZEN, THREAD_RUNNABLE, THREAD_RUNNING, THREAD_SLEEPING, THREAD_STOPPED,
     THREAD_UNINTERRUPTIBLE, TID_LIMIT, ThreadBits, ThreadSlot,
@@ -24,6 +27,8 @@ const EXIT_OR_DEAD: u32 = 0x10 | 0x20 | 0x80;
 const TASK_NOLOAD: u32 = 0x400;
 /// A frozen cgroup or a suspending system, from 6.1 on.
 const TASK_FROZEN: u32 = 0x8000;
+/// Threads rename themselves, seldom: the name is read again once in so many switches.
+const NAME_EVERY: u64 = 64;
 
 #[inline(always)]
 fn watched(bits: *const ThreadBits, tid: u32) -> bool {
@@ -106,6 +111,10 @@ fn leaves(ctx: &BtfTracePointContext, tid: u32, next_tid: u32) {
         (*slot).state = state;
         (*slot).since_ns = now;
         (*slot).next_tid = next_tid;
+        if (*slot).switches % NAME_EVERY <= 1 {
+            // The thread that leaves is still the current one.
+            bpf_get_current_comm((&raw mut (*slot).comm).cast(), 16);
+        }
         sync::unlock(&raw mut (*slot).version);
     }
 }
