@@ -19,7 +19,7 @@ use crate::{
     process::{host_cargo, program, run as run_child, run_by_line, say},
     setup,
     stopwatch::Stopwatch,
-    tally::Tally,
+    tally::{NameLists, Tally},
     toolchain::{Choice, Toolchain},
 };
 
@@ -300,10 +300,12 @@ impl<'a> Suite<'a> {
         if self.args.long {
             command.arg("--include-ignored").env(LONG_ENV, "1");
         }
-        let mut tally = Tally::default();
+        let (mut tally, mut lists) = (Tally::default(), NameLists::default());
         let status = run_by_line(&mut command, |line| {
-            println!("{line}");
             tally.feed(line);
+            if !lists.holds(line) {
+                println!("{line}");
+            }
         })?;
         let failed = tally.failed;
         self.tally.add(tally);

@@ -63,6 +63,22 @@ impl Tally {
     }
 }
 
+/// Leaves out the bare lists of passed names that `--show-output` ends with; their lines stand above
+/// already. What tests printed stays.
+#[derive(Debug, Default)]
+pub struct NameLists {
+    inside: bool,
+}
+
+impl NameLists {
+    /// Whether this line is part of such a list.
+    pub fn holds(&mut self, line: &str) -> bool {
+        self.inside =
+            line == "successes:" || (self.inside && (line.is_empty() || line.starts_with("    ")));
+        self.inside
+    }
+}
+
 fn failed_name(line: &str) -> Option<&str> {
     let name = line.strip_prefix("test ")?;
     name.strip_suffix(" ... FAILED")
@@ -97,5 +113,23 @@ mod tests {
         tally.feed("SKIPPED: reads_on_old_kernels: no QEMU here");
         assert_eq!(tally.skipped, ["reads_on_old_kernels: no QEMU here"]);
         assert_eq!(tally.ran(), 0);
+    }
+
+    #[test]
+    fn what_tests_print_is_shown_and_lists_of_names_are_not() {
+        let mut lists = NameLists::default();
+        let text = "test a ... ok\n\nsuccesses:\n\n---- a stdout ----\n    lead 1.4 s\n\n\nsuccesses:\n    \
+                    a\n\ntest result: ok.";
+        let shown: Vec<_> = text.lines().filter(|line| !lists.holds(line)).collect();
+        let whole = [
+            "test a ... ok",
+            "",
+            "---- a stdout ----",
+            "    lead 1.4 s",
+            "",
+            "",
+            "test result: ok.",
+        ];
+        assert_eq!(shown, whole);
     }
 }

@@ -121,7 +121,7 @@ impl Toolchain {
 
     fn common_args(&self, command: &mut Command, layout: &Layout) {
         command
-            .args(["--release", "--locked", "--target", BPF_TARGET])
+            .args(["--release", "--target", BPF_TARGET])
             .args(["-Z", "build-std=core", "--target-dir"])
             .arg(layout.bpf_target());
     }
