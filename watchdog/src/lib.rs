@@ -1,0 +1,7 @@
+//! The daemon behind `lease-watchdog`: kernel state in, warnings out.
+//!
+//! [`config`] says what to watch, the tick moves the model and speaks through the [`outbox`],
+//! [`sinks`] turn what it said into events, metrics and alerts, [`run`] holds the sinks together.
+
+pub mod config;
+pub mod outbox;

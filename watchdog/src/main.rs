@@ -1,0 +1,3 @@
+//! The `lease-watchdog` binary; everything is in the library.
+
+fn main() {}
