@@ -1,2 +1,9 @@
-//! The daemon.
+//! The daemon behind `lease-watchdog`: kernel state in, warnings out.
+//!
+//! [`config`] says what to watch, [`kernel`] attaches the programs and maps their memory, [`tick`]
+//! moves the model and speaks through the [`outbox`], the sinks turn what it said into events,
+//! metrics and alerts.
+
+pub mod config;
 pub mod kernel;
+pub mod outbox;
