@@ -182,7 +182,10 @@ impl ZooKeeper {
             .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
             .arg(self.config_path());
         let mut process = Child::start(command);
-        self.log.feed(process.take_stderr(), Line::keep);
+        self.log.feed(process.take_stderr(), |at_us, text| {
+            // Stack traces of clients that were killed say nothing.
+            if text.starts_with("\tat ") { None } else { Line::keep(at_us, text) }
+        });
         self.log.feed(process.take_stdout(), Line::keep);
         self.process = Some(process);
         let serves = clock::poll(Duration::from_secs(60), || {
@@ -254,10 +257,12 @@ pub fn parse_id(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
-/// One line of `cons`: ` /127.0.0.1:35174[1](queued=0,recved=2,sent=2,sid=0x…,to=6000,…)`.
+/// One line of `cons`: ` /127.0.0.1:35174[1](queued=0,recved=2,sent=2,sid=0x…,to=6000,…)`; an
+/// IPv6 address stands in brackets of its own.
 fn session_of(line: &str) -> Option<Session> {
-    let (client, rest) = line.trim().strip_prefix('/')?.split_once('[')?;
-    let fields = rest.split_once('(')?.1.trim_end_matches(')');
+    let (head, fields) = line.trim().strip_prefix('/')?.split_once('(')?;
+    let client = head.rsplit_once('[')?.0;
+    let fields = fields.trim_end_matches(')');
     let fields: BTreeMap<&str, &str> =
         fields.split(',').filter_map(|field| field.split_once('=')).collect();
     Some(Session {
@@ -269,7 +274,7 @@ fn session_of(line: &str) -> Option<Session> {
     })
 }
 
-/// Java writes IPv6 addresses in full and without brackets: `0:0:0:0:0:0:0:1:40222`.
+/// An address as Java writes it, an IPv6 one in full: `[0:0:0:0:0:0:0:1]:40222`.
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.rsplit_once(':')?;
     let host: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
@@ -302,7 +307,7 @@ mod tests {
 
     #[test]
     fn connections_are_read() {
-        let line = " /0:0:0:0:0:0:0:1:35174[1](queued=0,recved=2,sent=2,sid=0x100000f17e50000,\
+        let line = " /[0:0:0:0:0:0:0:1]:35174[1](queued=0,recved=2,sent=2,sid=0x100000f17e50000,\
                     lop=GETD,est=1795504913105,to=6000,lcxid=0x6b053b11,lzxid=0x1,lresp=990179)";
         let session = session_of(line).expect("a session");
         assert_eq!(session.id, 0x100_000f_17e5_0000);
