@@ -22,7 +22,10 @@ fn the_server_expires_frozen_clients_and_only_them() {
         assert_eq!(session.timeout_ms, 6_000, "{}", client.name());
         assert!(server.tracked().contains(&session.id));
     }
-    let before: Vec<u64> = busy.iter().map(|client| server.session(client.id()).received).collect();
+    let before: Vec<u64> = busy
+        .iter()
+        .map(|client| server.session(client.id()).received)
+        .collect();
     let from_us = clock::now_us();
     std::thread::scope(|scope| {
         for client in &frozen {
@@ -40,7 +43,10 @@ fn the_server_expires_frozen_clients_and_only_them() {
                     clock::seconds(phase),
                     clock::seconds(age)
                 );
-                assert!((0..200_000).contains(&phase), "stopped {phase} us after the renewal");
+                assert!(
+                    (0..200_000).contains(&phase),
+                    "stopped {phase} us after the renewal"
+                );
                 assert!((6 * SECOND..6 * SECOND + TICK_US + 500_000).contains(&age));
                 assert!(!server.tracked().contains(&id));
                 stopped.resume();
@@ -55,7 +61,10 @@ fn the_server_expires_frozen_clients_and_only_them() {
         println!("harness {name}: busy, {rate:.0} requests/s");
         assert!(rate > 20.0, "{name} reads {rate:.1} times a second");
         client.close();
-        assert!(!server.tracked().contains(&id), "{name} closed, yet its session lives");
+        assert!(
+            !server.tracked().contains(&id),
+            "{name} closed, yet its session lives"
+        );
     }
 }
 
@@ -69,12 +78,17 @@ fn sessions_survive_a_restart() {
     let marks: Vec<usize> = clients.iter().map(Client::mark).collect();
     let from_us = clock::now_us();
     server.restart();
-    println!("harness: restart took {:.2} s", clock::seconds(clock::now_us() - from_us));
+    println!(
+        "harness: restart took {:.2} s",
+        clock::seconds(clock::now_us() - from_us)
+    );
     for ((client, id), mark) in clients.iter().zip(ids).zip(marks) {
-        let back_us =
-            client.wait_for(mark, timeout, |state| matches!(state, State::Connected(_)));
+        let back_us = client.wait_for(mark, timeout, |state| matches!(state, State::Connected(_)));
         let name = client.name();
-        println!("harness {name}: back after {:.2} s", clock::seconds(back_us - from_us));
+        println!(
+            "harness {name}: back after {:.2} s",
+            clock::seconds(back_us - from_us)
+        );
         assert_eq!(client.id(), id, "{name} has another session");
         assert_eq!(server.session(id).timeout_ms, 12_000, "{name}");
     }
@@ -92,8 +106,19 @@ fn clients_come_by_every_path() {
         .flat_map(|address| {
             let inside = (address == namespace.node_address).then_some(&namespace);
             crate::harness::client::Kind::ALL.map(|kind| {
-                let server = (address.parse::<std::net::IpAddr>().expect("an address"), port).into();
-                (address, Client::start(Order { server, inside, ..Order::idle(kind, port, T) }))
+                let server = (
+                    address.parse::<std::net::IpAddr>().expect("an address"),
+                    port,
+                )
+                    .into();
+                (
+                    address,
+                    Client::start(Order {
+                        server,
+                        inside,
+                        ..Order::idle(kind, port, T)
+                    }),
+                )
             })
         })
         .collect();
@@ -104,6 +129,11 @@ fn clients_come_by_every_path() {
         } else {
             address
         };
-        assert_eq!(session.client.ip().to_string(), expected, "{}", client.name());
+        assert_eq!(
+            session.client.ip().to_string(),
+            expected,
+            "{}",
+            client.name()
+        );
     }
 }

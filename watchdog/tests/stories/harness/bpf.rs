@@ -23,12 +23,18 @@ const LINK_GET_FD_BY_ID: i32 = 30;
 /// The objects that a process holds by a descriptor.
 pub fn held_by(pid: i32) -> Vec<Object> {
     let mut objects = BTreeSet::new();
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return Vec::new();
+    };
     for entry in entries.flatten() {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
         for line in text.lines() {
-            let Some((key, value)) = line.split_once(':') else { continue };
-            let Ok(id) = value.trim().parse() else { continue };
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let Ok(id) = value.trim().parse() else {
+                continue;
+            };
             match key {
                 "prog_id" => objects.insert(Object::Program(id)),
                 "map_id" => objects.insert(Object::Map(id)),
@@ -52,9 +58,16 @@ impl Object {
         // SAFETY: `attributes` outlives the call and its size is passed; the kernel reads it
         // and returns a new descriptor or an error.
         let fd = unsafe {
-            libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes))
+            libc::syscall(
+                libc::SYS_bpf,
+                command,
+                attributes.as_ptr(),
+                size_of_val(&attributes),
+            )
         };
-        let Ok(fd) = i32::try_from(fd) else { return false };
+        let Ok(fd) = i32::try_from(fd) else {
+            return false;
+        };
         if fd < 0 {
             return false;
         }
@@ -78,9 +91,18 @@ mod tests {
         let attributes: [u32; 5] = [2, 4, 8, 1, 0];
         // SAFETY: as in `Object::exists`: type, key size, value size, entries, flags.
         let fd = unsafe {
-            libc::syscall(libc::SYS_bpf, MAP_CREATE, attributes.as_ptr(), size_of_val(&attributes))
+            libc::syscall(
+                libc::SYS_bpf,
+                MAP_CREATE,
+                attributes.as_ptr(),
+                size_of_val(&attributes),
+            )
         };
-        assert!(fd >= 0, "a map cannot be made: {}", std::io::Error::last_os_error());
+        assert!(
+            fd >= 0,
+            "a map cannot be made: {}",
+            std::io::Error::last_os_error()
+        );
         let pid = i32::try_from(std::process::id()).expect("a pid fits");
         let held = held_by(pid);
         assert_eq!(held.len(), 1, "{held:?}");

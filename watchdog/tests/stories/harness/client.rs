@@ -77,6 +77,9 @@ pub struct Change {
     pub state: State,
 }
 
+/// Finds the state in a line that came at a moment.
+type ParseChange = Box<dyn FnMut(i64, &str) -> Option<Change> + Send>;
+
 /// How to start a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Order<'a> {
@@ -96,12 +99,21 @@ impl Order<'_> {
     /// An idle client of the server on 127.0.0.1 at `port`, asking for `timeout`.
     pub fn idle(kind: Kind, port: u16, timeout: Duration) -> Self {
         let server = SocketAddr::from(([127, 0, 0, 1], port));
-        Self { kind, load: Load::Idle, server, timeout, inside: None }
+        Self {
+            kind,
+            load: Load::Idle,
+            server,
+            timeout,
+            inside: None,
+        }
     }
 
     /// The same, busy.
     pub fn busy(kind: Kind, port: u16, timeout: Duration) -> Self {
-        Self { load: Load::Busy, ..Self::idle(kind, port, timeout) }
+        Self {
+            load: Load::Busy,
+            ..Self::idle(kind, port, timeout)
+        }
     }
 }
 
@@ -122,7 +134,7 @@ impl Client {
     pub fn start(order: Order<'_>) -> Self {
         let mut child = Child::start(command(order));
         let (changes, output) = (Transcript::new(), Transcript::new());
-        let mut parse: Box<dyn FnMut(i64, &str) -> Option<Change> + Send> = match order.kind {
+        let mut parse: ParseChange = match order.kind {
             Kind::C => Box::new(c_change()),
             Kind::Kazoo | Kind::Java | Kind::Rust => Box::new(own_change),
         };
@@ -131,7 +143,10 @@ impl Client {
             if let Some(change) = parse(at_us, text) {
                 heard.push(change);
             } else if said.len() < 200 {
-                said.push(Line { at_us, text: text.to_owned() });
+                said.push(Line {
+                    at_us,
+                    text: text.to_owned(),
+                });
             }
             None::<Change>
         };
@@ -162,7 +177,10 @@ impl Client {
 
     /// Starts one client of each kind at once.
     pub fn start_all(order: impl Fn(Kind) -> Order<'static>) -> Vec<Self> {
-        Kind::ALL.into_iter().map(|kind| Self::start(order(kind))).collect()
+        Kind::ALL
+            .into_iter()
+            .map(|kind| Self::start(order(kind)))
+            .collect()
     }
 
     /// The id of its current session and the moment it was connected.
@@ -170,16 +188,24 @@ impl Client {
     /// # Panics
     /// If it is not connected within 60 s; the message has its output.
     pub fn session(&self) -> (u64, i64) {
-        let first = self.changes.wait(0, Duration::from_secs(60), |change| match change.state {
-            State::Connected(id) => Some((id, change.at_us)),
-            _ => None,
-        });
-        let Some(first) = first else { panic!("{} is not connected\n{}", self.name(), self.report()) };
-        let connected = self.changes.since(0).into_iter().filter_map(|change| match change.state {
-            State::Connected(id) => Some((id, change.at_us)),
-            _ => None,
-        });
-        connected.last().unwrap_or(first)
+        let first = self
+            .changes
+            .wait(0, Duration::from_secs(60), |change| match change.state {
+                State::Connected(id) => Some((id, change.at_us)),
+                _ => None,
+            });
+        let Some(first) = first else {
+            panic!("{} is not connected\n{}", self.name(), self.report())
+        };
+        let connected = self
+            .changes
+            .since(0)
+            .into_iter()
+            .filter_map(|change| match change.state {
+                State::Connected(id) => Some((id, change.at_us)),
+                _ => None,
+            });
+        connected.fold(first, |_, newer| newer)
     }
 
     /// The id of its current session.
@@ -192,20 +218,21 @@ impl Client {
         self.changes.len()
     }
 
-    /// What it said from `mark` on.
-    pub fn changes_since(&self, mark: usize) -> Vec<Change> {
-        self.changes.since(mark)
-    }
-
     /// Waits for a state after `mark`; gives the moment.
     ///
     /// # Panics
     /// If it does not come within the deadline; the message has what it said instead.
     pub fn wait_for(&self, mark: usize, within: Duration, wanted: impl Fn(State) -> bool) -> i64 {
         self.changes
-            .wait(mark, within, |change| wanted(change.state).then_some(change.at_us))
+            .wait(mark, within, |change| {
+                wanted(change.state).then_some(change.at_us)
+            })
             .unwrap_or_else(|| {
-                panic!("{} did not get there within {within:?}\n{}", self.name(), self.report())
+                panic!(
+                    "{} did not get there within {within:?}\n{}",
+                    self.name(),
+                    self.report()
+                )
             })
     }
 
@@ -230,10 +257,19 @@ impl Client {
     /// If it does not within 10 s.
     pub fn close(mut self) {
         self.stop_reading.store(true, Ordering::Relaxed);
-        let word = if self.kind == Kind::C { "quit\n" } else { "close\n" };
+        let word = if self.kind == Kind::C {
+            "quit\n"
+        } else {
+            "close\n"
+        };
         self.command(word);
         let ended = self.child.wait_exit(Duration::from_secs(10));
-        assert!(ended.is_some(), "{} did not close\n{}", self.name(), self.report());
+        assert!(
+            ended.is_some(),
+            "{} did not close\n{}",
+            self.name(),
+            self.report()
+        );
     }
 
     /// Kills it with SIGKILL, as a crash or an impatient deploy does; gives the moment.
@@ -256,7 +292,9 @@ impl Client {
 
     fn command(&self, word: &str) -> bool {
         let mut stdin = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        stdin.as_mut().is_some_and(|pipe| pipe.write_all(word.as_bytes()).is_ok())
+        stdin
+            .as_mut()
+            .is_some_and(|pipe| pipe.write_all(word.as_bytes()).is_ok())
     }
 
     /// cli_mt reads when told to: a thread tells it, until the pipe breaks.
@@ -287,7 +325,13 @@ impl Drop for Client {
 }
 
 fn command(order: Order<'_>) -> Command {
-    let Order { kind, load, server, timeout, inside } = order;
+    let Order {
+        kind,
+        load,
+        server,
+        timeout,
+        inside,
+    } = order;
     let load = if load == Load::Busy { "busy" } else { "idle" };
     let (program, arguments): (String, Vec<String>) = match kind {
         Kind::C => {
@@ -296,7 +340,10 @@ fn command(order: Order<'_>) -> Command {
                 IpAddr::V4(ip) => ip.to_string(),
                 IpAddr::V6(ip) => ip.to_string(),
             };
-            ("/usr/lib/zookeeper/bin/cli_mt".into(), vec![format!("{host}:{}", server.port())])
+            (
+                "/usr/lib/zookeeper/bin/cli_mt".into(),
+                vec![format!("{host}:{}", server.port())],
+            )
         }
         Kind::Kazoo => {
             let script = programs().join("kazoo_client.py").display().to_string();
@@ -306,19 +353,38 @@ fn command(order: Order<'_>) -> Command {
         }
         Kind::Java => {
             let mut java = java();
-            java.arg("-cp").arg(format!("{}:{ZOOKEEPER_JAR}:{LOGGER_JAR}", programs().display()));
-            java.args(["JavaClient", &server.to_string(), &timeout.as_millis().to_string(), load]);
-            let words = java.get_args().map(|word| word.to_string_lossy().into_owned());
+            java.arg("-cp").arg(format!(
+                "{}:{ZOOKEEPER_JAR}:{LOGGER_JAR}",
+                programs().display()
+            ));
+            java.args([
+                "JavaClient",
+                &server.to_string(),
+                &timeout.as_millis().to_string(),
+                load,
+            ]);
+            let words = java
+                .get_args()
+                .map(|word| word.to_string_lossy().into_owned());
             ("java".into(), words.collect())
         }
         Kind::Rust => {
             let binary = std::env::current_exe().expect("a test knows its own binary");
-            let arguments = ["--exact", rust_client::TEST_NAME, "--nocapture", "--test-threads=1"];
-            (binary.display().to_string(), arguments.map(String::from).to_vec())
+            let arguments = [
+                "--exact",
+                rust_client::TEST_NAME,
+                "--nocapture",
+                "--test-threads=1",
+            ];
+            (
+                binary.display().to_string(),
+                arguments.map(String::from).to_vec(),
+            )
         }
     };
-    let mut words: Vec<String> =
-        inside.map(|space| space.enter().map(String::from).to_vec()).unwrap_or_default();
+    let mut words: Vec<String> = inside
+        .map(|space| space.enter().map(String::from).to_vec())
+        .unwrap_or_default();
     words.push(program);
     words.extend(arguments);
     let mut command = Command::new(&words[0]);
@@ -335,13 +401,15 @@ fn command(order: Order<'_>) -> Command {
 fn programs() -> &'static std::path::Path {
     static PROGRAMS: OnceLock<std::path::PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
-        let directory =
-            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("story-clients");
+        let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("story-clients");
         std::fs::create_dir_all(&directory).expect("the target directory can be written");
         let java = directory.join("JavaClient.java");
-        std::fs::write(directory.join("kazoo_client.py"), include_str!("kazoo_client.py"))
-            .and_then(|()| std::fs::write(&java, include_str!("JavaClient.java")))
-            .expect("the clients' programs can be written");
+        std::fs::write(
+            directory.join("kazoo_client.py"),
+            include_str!("kazoo_client.py"),
+        )
+        .and_then(|()| std::fs::write(&java, include_str!("JavaClient.java")))
+        .expect("the clients' programs can be written");
         let (target, source) = (directory.display().to_string(), java.display().to_string());
         process::run("javac", &["-cp", ZOOKEEPER_JAR, "-d", &target, &source]);
         directory

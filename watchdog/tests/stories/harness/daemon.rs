@@ -4,14 +4,14 @@
 //! Out: its events with the moment of their arrival, its exit, its standard error, its HTTP
 //! answers. Never: a look into its insides; what cannot be seen from outside is not promised.
 
+use super::bpf;
 use super::clock;
 use super::event::{Event, Stage};
+use super::http;
 use super::process::{self, Child};
 use super::transcript::{Line, Transcript, text_of};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -41,7 +41,9 @@ impl Home {
 
     /// A home with exactly this configuration.
     pub fn with(config: &str) -> Self {
-        let home = Self { directory: tempfile::tempdir().expect("a temporary directory") };
+        let home = Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        };
         std::fs::write(home.config(), config).expect("the configuration can be written");
         std::fs::create_dir(home.state()).expect("the state directory can be made");
         home
@@ -72,7 +74,9 @@ impl Home {
     /// Adds the words that run a daemon from this home.
     pub fn add_arguments(&self, command: &mut Command) {
         command.arg("run").arg("--config").arg(self.config());
-        command.args(["--events", "-", "--state-dir"]).arg(self.state());
+        command
+            .args(["--events", "-", "--state-dir"])
+            .arg(self.state());
     }
 }
 
@@ -85,7 +89,10 @@ pub fn binary() -> PathBuf {
         return PathBuf::from(named);
     }
     let this = std::env::current_exe().expect("a test knows its own binary");
-    let target = this.ancestors().nth(3).expect("tests lie in target/PROFILE/deps");
+    let target = this
+        .ancestors()
+        .nth(3)
+        .expect("tests lie in target/PROFILE/deps");
     let binary = target.join("release/lease-watchdog");
     assert!(
         binary.exists(),
@@ -110,7 +117,9 @@ impl Daemon {
     /// If it does not within 30 s; the message has all it said.
     pub fn start(home: &Home) -> Self {
         let daemon = Self::launch(home.command());
-        daemon.wait_for("`started`", Duration::from_secs(30), |event| event.is("started"));
+        daemon.wait_for("`started`", Duration::from_secs(30), |event| {
+            event.is("started")
+        });
         daemon
     }
 
@@ -120,7 +129,11 @@ impl Daemon {
         let (events, errors) = (Transcript::new(), Transcript::new());
         events.feed(child.take_stdout(), Event::parse);
         errors.feed(child.take_stderr(), Line::keep);
-        Self { child, events, errors }
+        Self {
+            child,
+            events,
+            errors,
+        }
     }
 
     /// Its process id.
@@ -167,9 +180,11 @@ impl Daemon {
     /// # Panics
     /// As [`Daemon::wait_for`].
     pub fn wait_seen(&self, session: u64, role: &str, within: Duration) -> Event {
-        self.wait_for(&format!("lease_seen of {session:#x} as {role}"), within, |event| {
-            event.is("lease_seen") && event.of(session, role)
-        })
+        self.wait_for(
+            &format!("lease_seen of {session:#x} as {role}"),
+            within,
+            |event| event.is("lease_seen") && event.of(session, role),
+        )
     }
 
     /// Waits until the lease is at `stage` or beyond it.
@@ -184,9 +199,14 @@ impl Daemon {
         stage: Stage,
         within: Duration,
     ) -> Event {
-        self.wait_from(mark, &format!("{stage:?} of {session:#x} as {role}"), within, |event| {
-            event.of(session, role) && event.stage().is_some_and(|reached| reached >= stage)
-        })
+        self.wait_from(
+            mark,
+            &format!("{stage:?} of {session:#x} as {role}"),
+            within,
+            |event| {
+                event.of(session, role) && event.stage().is_some_and(|reached| reached >= stage)
+            },
+        )
     }
 
     /// The transitions of a lease from a mark on.
@@ -206,7 +226,12 @@ impl Daemon {
             let watched = event.session().is_some_and(|id| sessions.contains(&id));
             let beyond = event.stage().is_some_and(|stage| stage > limit)
                 || (event.is("transition") && event.text("to") == "expired");
-            assert!(!watched || !beyond, "above {limit:?}: {}\n{}", event.value, self.report());
+            assert!(
+                !watched || !beyond,
+                "above {limit:?}: {}\n{}",
+                event.value,
+                self.report()
+            );
         }
     }
 
@@ -222,25 +247,16 @@ impl Daemon {
     /// The address of its HTTP server, as `started` says.
     pub fn http(&self) -> String {
         let started = self.wait_for("`started`", Duration::from_secs(30), |e| e.is("started"));
-        self.check(!started.text("http").is_empty(), "`started` names no http address");
+        self.check(
+            !started.text("http").is_empty(),
+            "`started` names no http address",
+        );
         started.text("http").to_owned()
     }
 
-    /// Gets a page; gives status line and body, `None` if nobody answers.
-    pub fn get(&self, path: &str) -> Option<(String, String)> {
-        let mut stream = TcpStream::connect(self.http()).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.lines().next()?.to_owned(), body.to_owned()))
-    }
-
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.child.is_running()
+    /// Gets a page of its HTTP server; `None` if nobody answers.
+    pub fn get(&self, path: &str) -> Option<http::Answer> {
+        http::get(&self.http(), path)
     }
 
     /// Kills it with SIGKILL and waits until it is gone.
@@ -268,7 +284,11 @@ impl Daemon {
 
     /// What it wrote to standard error so far.
     pub fn stderr(&self) -> String {
-        self.errors.since(0).iter().map(|line| format!("{}\n", line.text)).collect()
+        self.errors
+            .since(0)
+            .iter()
+            .map(|line| format!("{}\n", line.text))
+            .collect()
     }
 
     /// Waits until a line of standard error contains `text`.
@@ -276,13 +296,18 @@ impl Daemon {
     /// # Panics
     /// If none does within the deadline.
     pub fn wait_stderr(&self, text: &str, within: Duration) {
-        let found = self.errors.wait(0, within, |line| line.text.contains(text).then_some(()));
-        self.check(found.is_some(), &format!("standard error does not say `{text}`"));
+        let found = self
+            .errors
+            .wait(0, within, |line| line.text.contains(text).then_some(()));
+        self.check(
+            found.is_some(),
+            &format!("standard error does not say `{text}`"),
+        );
     }
 
     /// The ids of the kernel's BPF objects that it holds.
-    pub fn bpf_objects(&self) -> Vec<super::bpf::Object> {
-        super::bpf::held_by(self.pid())
+    pub fn bpf_objects(&self) -> Vec<bpf::Object> {
+        bpf::held_by(self.pid())
     }
 
     /// All it said, for a failure.
@@ -292,8 +317,13 @@ impl Daemon {
             writeln!(report, "process state {state}").expect("a string takes everything");
         }
         for event in self.events.tail(150) {
-            writeln!(report, "  {:.6} {}", clock::seconds(event.at_us), event.value)
-                .expect("a string takes everything");
+            writeln!(
+                report,
+                "  {:.6} {}",
+                clock::seconds(event.at_us),
+                event.value
+            )
+            .expect("a string takes everything");
         }
         report + "standard error:\n" + &text_of(&self.errors.tail(60))
     }

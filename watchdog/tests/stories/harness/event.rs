@@ -51,7 +51,10 @@ impl Event {
 
     /// A field that is text; empty if it is missing.
     pub fn text(&self, field: &str) -> &str {
-        self.value.get(field).and_then(Value::as_str).unwrap_or_default()
+        self.value
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// A field that is a whole number.
@@ -82,7 +85,11 @@ impl Event {
     /// The stage that a transition enters; `None` for every other event, `renewed` and
     /// `expired`.
     pub fn stage(&self) -> Option<Stage> {
-        if self.is("transition") { Stage::named(self.text("to")) } else { None }
+        if self.is("transition") {
+            Stage::named(self.text("to"))
+        } else {
+            None
+        }
     }
 
     /// Whether it is a transition to `to` from another stage.

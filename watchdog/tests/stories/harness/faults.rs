@@ -2,6 +2,8 @@
 //! the guard is dropped.
 
 use super::{clock, process};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -19,12 +21,19 @@ impl Stopped {
     /// # Panics
     /// If the process does not exist.
     pub fn stop(pid: i32) -> Self {
-        let guard = Self { pid, since_us: clock::now_us() };
+        let guard = Self {
+            pid,
+            since_us: clock::now_us(),
+        };
         process::send_signal(pid, libc::SIGSTOP);
         let stopped = clock::poll(Duration::from_secs(2), || {
             (process::state(pid)? == 'T').then_some(())
         });
-        assert!(stopped.is_some(), "process {pid} did not stop: {:?}", process::state(pid));
+        assert!(
+            stopped.is_some(),
+            "process {pid} did not stop: {:?}",
+            process::state(pid)
+        );
         guard
     }
 
@@ -69,7 +78,12 @@ impl Namespace {
             node_address: format!("10.213.{network}.1"),
             inner_address: format!("10.213.{network}.2"),
         };
-        let Self { name, near, node_address, inner_address } = &namespace;
+        let Self {
+            name,
+            near,
+            node_address,
+            inner_address,
+        } = &namespace;
         let far = "inside";
         for step in [
             format!("netns add {name}"),
@@ -100,4 +114,45 @@ impl Drop for Namespace {
             }
         }
     }
+}
+
+/// Cuts the connection that `owner` has with `peer`, as a middlebox does: both ends see the end
+/// of the stream, neither process has asked for it.
+///
+/// # Panics
+/// If the process has no such connection.
+pub fn cut(owner: i32, peer: SocketAddr) {
+    let entries = std::fs::read_dir(format!("/proc/{owner}/fd")).expect("the process runs");
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found = numbers
+        .filter_map(|number| borrow(owner, number))
+        .find(|stream| {
+            let other = stream.peer_addr().ok();
+            other.is_some_and(|other| {
+                other.ip().to_canonical() == peer.ip() && other.port() == peer.port()
+            })
+        });
+    let stream = found.unwrap_or_else(|| panic!("process {owner} has no connection with {peer}"));
+    stream
+        .shutdown(Shutdown::Both)
+        .expect("a connection can be shut down");
+}
+
+/// A duplicate of another process's descriptor, if it is one that can be asked for its peer.
+fn borrow(owner: i32, number: i32) -> Option<TcpStream> {
+    // SAFETY: neither call takes a pointer; each returns a new descriptor of ours or an error.
+    let process = own(unsafe { libc::syscall(libc::SYS_pidfd_open, owner, 0) })?;
+    // SAFETY: as above.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    Some(TcpStream::from(own(copy)?))
+}
+
+fn own(descriptor: libc::c_long) -> Option<OwnedFd> {
+    let descriptor = i32::try_from(descriptor)
+        .ok()
+        .filter(|number| *number >= 0)?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

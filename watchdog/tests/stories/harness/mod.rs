@@ -11,6 +11,7 @@ pub mod clock;
 pub mod daemon;
 pub mod event;
 pub mod faults;
+pub mod http;
 pub mod process;
 pub mod rust_client;
 pub mod transcript;

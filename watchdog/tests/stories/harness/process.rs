@@ -26,11 +26,17 @@ impl Child {
     /// # Panics
     /// If the program cannot be started; the message names it.
     pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let shown = shown(&command);
         let inner = fork(command)
             .unwrap_or_else(|error| panic!("cannot start `{shown}`: {error}; is it installed?"));
-        Self { inner, command: shown }
+        Self {
+            inner,
+            command: shown,
+        }
     }
 
     /// The process id, as signals want it.
@@ -131,7 +137,11 @@ pub fn exit_in_words(status: ExitStatus) -> String {
 
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.extend(
+        command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
     words.join(" ")
 }
 
@@ -158,6 +168,8 @@ fn fork(mut command: Command) -> io::Result<std::process::Child> {
         orders
     });
     let (reply, result) = mpsc::channel();
-    forker.send((command, reply)).expect("the forker runs as long as the tests do");
+    forker
+        .send((command, reply))
+        .expect("the forker runs as long as the tests do");
     result.recv().expect("the forker answers every order")
 }

@@ -20,8 +20,12 @@ pub const TEST_NAME: &str = "harness::rust_client::process";
 /// Not a story: the client itself. Without [`HOSTS`] in its environment it does nothing.
 #[test]
 fn process() {
-    let Ok(hosts) = std::env::var(HOSTS) else { return };
-    let timeout_ms = std::env::var(TIMEOUT_MS).ok().and_then(|text| text.parse().ok());
+    let Ok(hosts) = std::env::var(HOSTS) else {
+        return;
+    };
+    let timeout_ms = std::env::var(TIMEOUT_MS)
+        .ok()
+        .and_then(|text| text.parse().ok());
     let timeout = Duration::from_millis(timeout_ms.unwrap_or(6_000));
     let busy = std::env::var(LOAD).is_ok_and(|load| load == "busy");
     tokio::runtime::Builder::new_current_thread()

@@ -23,14 +23,21 @@ struct Shared<T> {
 
 impl<T> Clone for Transcript<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
 impl<T: Clone + Send + 'static> Transcript<T> {
     /// An empty transcript.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared { entries: Mutex::new(Vec::new()), grown: Condvar::new() }) }
+        Self {
+            shared: Arc::new(Shared {
+                entries: Mutex::new(Vec::new()),
+                grown: Condvar::new(),
+            }),
+        }
     }
 
     /// Starts a thread that reads `stream` line by line to its end. `parse` gets the moment of
@@ -72,7 +79,10 @@ impl<T: Clone + Send + 'static> Transcript<T> {
 
     /// All entries from the mark `from` on.
     pub fn since(&self, from: usize) -> Vec<T> {
-        self.lock().get(from..).map(<[T]>::to_vec).unwrap_or_default()
+        self.lock()
+            .get(from..)
+            .map(<[T]>::to_vec)
+            .unwrap_or_default()
     }
 
     /// The last `count` entries.
@@ -113,7 +123,10 @@ impl<T: Clone + Send + 'static> Transcript<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,11 +142,17 @@ pub struct Line {
 impl Line {
     /// Keeps every line.
     pub fn keep(at_us: i64, text: &str) -> Option<Self> {
-        Some(Self { at_us, text: text.to_owned() })
+        Some(Self {
+            at_us,
+            text: text.to_owned(),
+        })
     }
 }
 
 /// Lines in one block of text, for a failure's report.
 pub fn text_of(lines: &[Line]) -> String {
-    lines.iter().map(|line| format!("  {:.6} {}\n", clock::seconds(line.at_us), line.text)).collect()
+    lines
+        .iter()
+        .map(|line| format!("  {:.6} {}\n", clock::seconds(line.at_us), line.text))
+        .collect()
 }

@@ -17,8 +17,8 @@ pub struct World {
     pub server: ZooKeeper,
     /// The daemon with the standard stages.
     pub daemon: Daemon,
-    /// Where the daemon lives.
-    pub home: Home,
+    /// Where the daemon lives; removed with the world.
+    _home: Home,
 }
 
 impl World {
@@ -27,7 +27,11 @@ impl World {
         let server = ZooKeeper::start(timeout, listen);
         let home = Home::watching(&[server.port()], extra);
         let daemon = Daemon::start(&home);
-        Self { server, daemon, home }
+        Self {
+            server,
+            daemon,
+            _home: home,
+        }
     }
 
     /// The shared world, made by whoever comes first.

@@ -116,7 +116,11 @@ impl ZooKeeper {
     /// The sessions that are connected now.
     pub fn sessions(&self) -> BTreeMap<u64, Session> {
         let answer = self.ask("cons").unwrap_or_default();
-        answer.lines().filter_map(session_of).map(|session| (session.id, session)).collect()
+        answer
+            .lines()
+            .filter_map(session_of)
+            .map(|session| (session.id, session))
+            .collect()
     }
 
     /// One connected session.
@@ -125,7 +129,10 @@ impl ZooKeeper {
     /// If the server does not show it within 5 s.
     pub fn session(&self, id: u64) -> Session {
         clock::poll(Duration::from_secs(5), || self.sessions().remove(&id)).unwrap_or_else(|| {
-            panic!("the server shows no connection of session {id:#x}: {:?}", self.sessions())
+            panic!(
+                "the server shows no connection of session {id:#x}: {:?}",
+                self.sessions()
+            )
         })
     }
 
@@ -147,8 +154,14 @@ impl ZooKeeper {
     /// The ids of all sessions that have not expired, connected or not.
     pub fn tracked(&self) -> BTreeSet<u64> {
         let answer = self.ask("dump").unwrap_or_default();
-        let tracker = answer.split("ephemeral nodes dump").next().unwrap_or_default();
-        tracker.lines().filter_map(|line| parse_id(line.trim())).collect()
+        let tracker = answer
+            .split("ephemeral nodes dump")
+            .next()
+            .unwrap_or_default();
+        tracker
+            .lines()
+            .filter_map(|line| parse_id(line.trim()))
+            .collect()
     }
 
     /// The sessions that the server says it has expired, with the moments by its own log.
@@ -162,7 +175,9 @@ impl ZooKeeper {
     /// If it does not within the deadline.
     pub fn wait_expiry(&self, id: u64, within: Duration) -> i64 {
         self.log
-            .wait(0, within, |line| expiry_of(line).filter(|(expired, _)| *expired == id))
+            .wait(0, within, |line| {
+                expiry_of(line).filter(|(expired, _)| *expired == id)
+            })
             .unwrap_or_else(|| panic!("the server did not expire {id:#x} within {within:?}"))
             .1
     }
@@ -184,14 +199,22 @@ impl ZooKeeper {
         let mut process = Child::start(command);
         self.log.feed(process.take_stderr(), |at_us, text| {
             // Stack traces of clients that were killed say nothing.
-            if text.starts_with("\tat ") { None } else { Line::keep(at_us, text) }
+            if text.starts_with("\tat ") {
+                None
+            } else {
+                Line::keep(at_us, text)
+            }
         });
         self.log.feed(process.take_stdout(), Line::keep);
         self.process = Some(process);
         let serves = clock::poll(Duration::from_secs(60), || {
             self.ask("srvr").filter(|answer| answer.contains("Mode:"))
         });
-        assert!(serves.is_some(), "ZooKeeper does not serve; its log:\n{}", self.log_tail());
+        assert!(
+            serves.is_some(),
+            "ZooKeeper does not serve; its log:\n{}",
+            self.log_tail()
+        );
     }
 
     fn config_path(&self) -> PathBuf {
@@ -213,7 +236,11 @@ impl ZooKeeper {
 impl Drop for ZooKeeper {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("server on port {}; end of its log:\n{}", self.port, self.log_tail());
+            eprintln!(
+                "server on port {}; end of its log:\n{}",
+                self.port,
+                self.log_tail()
+            );
         }
     }
 }
@@ -229,10 +256,18 @@ pub const LOGGER_JAR: &str = "/usr/share/java/slf4j-simple.jar";
 /// If Debian's ZooKeeper is not installed.
 pub fn java() -> Command {
     for jar in [ZOOKEEPER_JAR, LOGGER_JAR] {
-        assert!(Path::new(jar).exists(), "{jar} is missing: run `cargo xtask setup`");
+        assert!(
+            Path::new(jar).exists(),
+            "{jar} is missing: run `cargo xtask setup`"
+        );
     }
     let mut command = Command::new("java");
-    command.args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+    command.args([
+        "-Xmx128m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Xshare:auto",
+    ]);
     command.args(["-Duser.timezone=UTC", "-Dzookeeper.jmx.log4j.disable=true"]);
     command
 }
@@ -263,8 +298,10 @@ fn session_of(line: &str) -> Option<Session> {
     let (head, fields) = line.trim().strip_prefix('/')?.split_once('(')?;
     let client = head.rsplit_once('[')?.0;
     let fields = fields.trim_end_matches(')');
-    let fields: BTreeMap<&str, &str> =
-        fields.split(',').filter_map(|field| field.split_once('=')).collect();
+    let fields: BTreeMap<&str, &str> = fields
+        .split(',')
+        .filter_map(|field| field.split_once('='))
+        .collect();
     Some(Session {
         id: parse_id(fields.get("sid")?)?,
         timeout_ms: fields.get("to")?.parse().ok()?,
@@ -283,7 +320,12 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
 
 /// `07:21:52.576 [SessionTracker] INFO … - Expiring session 0x…, timeout of 6000ms exceeded`.
 fn expiry_of(line: &Line) -> Option<(u64, i64)> {
-    let id = line.text.split_once("Expiring session ")?.1.split(',').next()?;
+    let id = line
+        .text
+        .split_once("Expiring session ")?
+        .1
+        .split(',')
+        .next()?;
     Some((parse_id(id)?, stamp_of(line)?))
 }
 
@@ -312,7 +354,13 @@ mod tests {
         let session = session_of(line).expect("a session");
         assert_eq!(session.id, 0x100_000f_17e5_0000);
         assert_eq!(session.client, "[::1]:35174".parse().expect("an address"));
-        assert_eq!((session.timeout_ms, session.answered_us), (6_000, 990_179_000));
-        assert_eq!(session_of(" /127.0.0.1:35154[1](queued=0,recved=0,sent=0)"), None);
+        assert_eq!(
+            (session.timeout_ms, session.answered_us),
+            (6_000, 990_179_000)
+        );
+        assert_eq!(
+            session_of(" /127.0.0.1:35154[1](queued=0,recved=0,sent=0)"),
+            None
+        );
     }
 }
