@@ -63,6 +63,9 @@ pub const OUTGOING: u32 = 16;
 pub const REQUESTS: u32 = 32;
 /// [`Direction::flags`]: the frame whose body is being skipped counts when it is complete.
 pub const COUNT_AT_END: u32 = 64;
+/// [`Direction::flags`]: the next segment, wherever it lies, begins with a frame: the daemon found
+/// the flow idle.
+pub const AT_BOUNDARY: u32 = 128;
 
 /// Room for a frame's first bytes. 28 are ever needed; the rest is room that the verifier wants
 /// to see behind a variable start.

@@ -10,6 +10,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod flow;
 pub mod layout;
 pub mod stream;
 pub mod zookeeper;

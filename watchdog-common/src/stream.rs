@@ -10,7 +10,8 @@
 //! kernel's verifier would otherwise follow each of its values separately.
 
 use crate::layout::{
-    CANDIDATE, COUNT_AT_END, Direction, EARLY, FOREIGN, HANDSHAKE_DUE, HEAD, SYNCED,
+    AT_BOUNDARY, CANDIDATE, COUNT_AT_END, Direction, EARLY, FOREIGN, HANDSHAKE_DUE, HEAD, OUTGOING,
+    SYNCED,
 };
 
 /// Where a segment's bytes are had from: a packet in the kernel, a slice in a test.
@@ -118,6 +119,10 @@ pub fn enter<P: Payload>(
     }
     dir.cursor = 0;
     dir.limit = len;
+    if dir.flags & AT_BOUNDARY != 0 {
+        dir.flags = (dir.flags & !AT_BOUNDARY) | SYNCED;
+        dir.next_seq = seq;
+    }
     if dir.flags & SYNCED != 0 {
         let ahead = seq.wrapping_sub(dir.next_seq) as i32;
         if ahead <= 0 {
@@ -135,7 +140,10 @@ pub fn enter<P: Payload>(
             dir.next_seq = seq;
             return Enter::Run;
         }
-        if dir.early_len == 0 && len <= EARLY as u32 {
+        // What leaves the host is seen in order: there a hole is something missed, never to be
+        // filled. And a segment that shows by itself where frames begin need not wait.
+        let wait = dir.flags & OUTGOING == 0 && !is_one_frame(dir, framing, len, payload);
+        if wait && dir.early_len == 0 && len <= EARLY as u32 {
             dir.early_seq = seq;
             dir.early_len = len;
             return Enter::Stash;
@@ -143,6 +151,22 @@ pub fn enter<P: Payload>(
         lose_sync(dir, now_ns);
     }
     anchor(dir, framing, seq, len, payload)
+}
+
+/// Whether the segment is exactly one frame. Reads into the room behind the gathered header, of
+/// which nothing may be lost yet.
+#[inline(always)]
+fn is_one_frame<P: Payload>(dir: &mut Direction, framing: &Framing, len: u32, payload: &P) -> bool {
+    const ROOM: usize = HEAD - 4;
+    if len < framing.head {
+        return false;
+    }
+    // SAFETY: the last four of `head`'s bytes, where no header ever reaches (28 at most).
+    if !unsafe { payload.copy(0, dir.head.as_mut_ptr().add(ROOM), 4) } {
+        return false;
+    }
+    let frame = head_u32(dir, ROOM);
+    frame >= framing.min_len && frame.wrapping_add(4) == len
 }
 
 /// Unsynchronised: is this segment one that shows where frames begin?

@@ -223,37 +223,40 @@ unsafe fn count(slot: *mut FlowSlot, requests: bool, end_seq: u32, now_ns: u64) 
         if head == tail {
             return;
         }
-        let oldest = (tail as usize) & (MARKS - 1);
-        // SAFETY: entries from tail to head are ours to read.
-        let (oldest_xid, oldest_at) = unsafe {
-            (
-                (*slot).unanswered[oldest].xid,
-                (*slot).unanswered[oldest].at_ns,
-            )
-        };
-        if oldest_xid == xid {
-            dir.answered_ns = oldest_at;
-            dir.rtt_ns = now_ns.saturating_sub(oldest_at);
-            dir.answers += 1;
-            dir.marks = tail.wrapping_add(1);
-            return;
+        // Replies come in the order of the requests, so the oldest mark of that xid is the one,
+        // nearly always the oldest mark of all. What lies before it was answered unseen.
+        let mut past = 0;
+        while past < MARKS as u32 {
+            let mark = tail.wrapping_add(past);
+            if mark == head {
+                return;
+            }
+            let at = (mark as usize) & (MARKS - 1);
+            // SAFETY: entries from tail to head are ours to read.
+            let (mark_xid, mark_ns) =
+                unsafe { ((*slot).unanswered[at].xid, (*slot).unanswered[at].at_ns) };
+            if mark_xid == xid {
+                dir.answered_ns = mark_ns;
+                dir.rtt_ns = now_ns.saturating_sub(mark_ns);
+                dir.answers += 1;
+                dir.marks = mark.wrapping_add(1);
+                return;
+            }
+            past += 1;
         }
-        // The oldest was never answered as far as could be seen. The newest proves that it was;
-        // only xids that do not repeat can say so.
-        let newest = (head.wrapping_sub(1) as usize) & (MARKS - 1);
-        // SAFETY: see above.
-        let (newest_xid, newest_at) = unsafe {
-            (
-                (*slot).unanswered[newest].xid,
-                (*slot).unanswered[newest].at_ns,
-            )
-        };
-        if xid > 0 && newest_xid == xid {
-            dir.answered_ns = newest_at;
-            dir.rtt_ns = now_ns.saturating_sub(newest_at);
-            dir.answers += 1;
-            dir.marks = head;
-        }
+    }
+}
+
+/// Forgets every request that waits for a reply.
+///
+/// # Safety
+/// `slot` is a flow slot whose replies' direction is locked by the caller.
+#[inline(always)]
+pub unsafe fn drop_unanswered(slot: *mut FlowSlot) {
+    // SAFETY: by contract; the other direction's counter is one word.
+    unsafe {
+        let head = core::ptr::read_volatile(&raw const (*slot).requests.marks);
+        (*slot).replies.marks = head;
     }
 }
 

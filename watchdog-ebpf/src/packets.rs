@@ -14,8 +14,9 @@ use aya_ebpf::{
     },
 };
 use watchdog_common::{
+    flow::{self, Turns},
     layout::{Direction, EARLY, FlowSlot, ORIGIN_PACKET, ROLE_GRANTOR, ROLE_HOLDER},
-    stream::{self, Enter, Payload},
+    stream::Payload,
     zookeeper,
 };
 
@@ -221,70 +222,65 @@ unsafe fn feed<const REQUESTS: bool>(
             return;
         }
         let now = bpf_ktime_get_ns();
-        let end = segment.seq.wrapping_add(segment.len);
-        if (*dir).edge_seq == 0 {
-            // The first bytes of a stream that began before the programs did: what came before
-            // them is taken as read and acknowledged.
-            (*dir).edge_seq = segment.seq;
-            (*dir).unread_end_seq = segment.seq;
-            (*dir).newest_end_seq = segment.seq;
-            (*dir).unacked_at_ns = now;
-            if !outgoing && (*slot).reads.servers == 0 {
-                (*slot).reads.read_seq = segment.seq;
-                (*slot).reads.credited_seq = segment.seq;
-            }
-        }
-        if end.wrapping_sub((*dir).edge_seq) as i32 > 0 {
-            if outgoing && (*slot).life.acked_seq.wrapping_sub((*dir).edge_seq) as i32 >= 0 {
-                (*dir).unacked_at_ns = now;
-            }
-            (*dir).edge_seq = end;
-        }
         let payload = Packet {
             skb,
             payload_at: segment.payload_at,
         };
-        let framing = if REQUESTS {
-            &zookeeper::REQUEST_FRAMING
-        } else {
-            &zookeeper::REPLY_FRAMING
+        let mut turns = Loop::<REQUESTS> {
+            skb,
+            payload_at: segment.payload_at,
         };
-        match stream::enter(&mut *dir, framing, segment.seq, segment.len, now, &payload) {
-            Enter::Skip => {}
-            Enter::Stash => {
-                let n = core::hint::black_box(u64::from(segment.len.wrapping_sub(1)));
-                if n < EARLY as u64 {
-                    bpf_skb_load_bytes(
-                        skb.cast(),
-                        segment.payload_at,
-                        (&raw mut (*dir).early).cast(),
-                        n as u32 + 1,
-                    );
-                }
-            }
-            Enter::Run => {
-                let mut turn = Turn {
-                    slot,
-                    skb,
-                    now,
-                    payload_at: segment.payload_at,
-                    seq: segment.seq,
-                };
-                run(
-                    turn_packet::<REQUESTS> as *const () as *mut c_void,
-                    &mut turn,
-                );
-                if stream::leave(&mut *dir, segment.seq, segment.len) {
-                    turn.seq = (*dir).early_seq;
-                    run(
-                        turn_stashed::<REQUESTS> as *const () as *mut c_void,
-                        &mut turn,
-                    );
-                    stream::leave_early(&mut *dir);
-                }
-            }
-        }
+        let (seq, len) = (segment.seq, segment.len);
+        flow::segment(
+            slot, REQUESTS, outgoing, seq, len, now, &payload, &mut turns,
+        );
         sync::unlock(&raw mut (*dir).version);
+    }
+}
+
+/// Repeats the parser's turns with bpf_loop (≥ 5.17).
+struct Loop<const REQUESTS: bool> {
+    skb: *mut __sk_buff,
+    payload_at: u32,
+}
+
+impl<const REQUESTS: bool> Turns for Loop<REQUESTS> {
+    #[inline(always)]
+    unsafe fn over_segment(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
+        let (skb, payload_at) = (self.skb, self.payload_at);
+        let mut turn = Turn {
+            slot,
+            skb,
+            now,
+            payload_at,
+            seq,
+        };
+        run(
+            turn_packet::<REQUESTS> as *const () as *mut c_void,
+            &mut turn,
+        );
+    }
+
+    #[inline(always)]
+    unsafe fn over_stash(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
+        let (skb, payload_at) = (self.skb, self.payload_at);
+        let mut turn = Turn {
+            slot,
+            skb,
+            now,
+            payload_at,
+            seq,
+        };
+        run(
+            turn_stashed::<REQUESTS> as *const () as *mut c_void,
+            &mut turn,
+        );
+    }
+
+    #[inline(always)]
+    unsafe fn stash(&mut self, dst: *mut u8, len: u32) {
+        // SAFETY: by the trait's contract.
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), self.payload_at, dst.cast(), len) };
     }
 }
 

@@ -4,6 +4,9 @@
 //! moves the model and speaks through the [`outbox`], the sinks turn what it said into events,
 //! metrics and alerts.
 
+pub mod collect;
 pub mod config;
 pub mod kernel;
+pub mod memory;
 pub mod outbox;
+pub mod tick;

@@ -201,6 +201,18 @@ impl State {
         self.free.push(number, 0).is_ok()
     }
 
+    /// Raises the mark below which slots are looked at. Only before the tick runs: later the kernel
+    /// programs raise it.
+    pub fn raise_high_water(&self, index: usize) {
+        if let Some(losses) = self.losses.at(0) {
+            // SAFETY: one word; the programs only ever raise it too.
+            unsafe {
+                let mark = &raw mut (*losses).high_water;
+                mark.write_volatile(mark.read_volatile().max(index as u64 + 1));
+            }
+        }
+    }
+
     /// Takes a free slot for a socket that the daemon found itself.
     pub fn take_flow(&mut self) -> Option<usize> {
         self.free.pop(0).ok().map(|index| index as usize)

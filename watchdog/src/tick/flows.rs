@@ -227,12 +227,20 @@ unsafe fn read(
             (&raw const (*slot).owner_comm).read_volatile(),
         )
     };
-    let role = if role == ROLE_HOLDER { Role::Holder } else { Role::Grantor };
+    let role = if role == ROLE_HOLDER {
+        Role::Holder
+    } else {
+        Role::Grantor
+    };
     let key = FlowKey(u64::from(stamp.generation) << 32 | index as u64);
     let mut seen =
         FlowObservation::opened(key, entry.into(), role, endpoints, Mono(life.opened_ns));
     seen.from_start = origin == ORIGIN_START;
-    seen.owner = (stamp.owner != 0).then_some(Owner { pid: stamp.owner, comm, executable: 0 });
+    seen.owner = (stamp.owner != 0).then_some(Owner {
+        pid: stamp.owner,
+        comm,
+        executable: 0,
+    });
     directions(&mut seen, &requests, &replies);
     seen.pending_since = pending(&requests, &replies, &unanswered);
     let (sending, arriving) = match role {
@@ -342,7 +350,10 @@ fn closed(life: &layout::Lifecycle) -> Option<Closed> {
         CLOSE_TIMEOUT => CloseHow::TimedOut,
         _ => return None,
     };
-    Some(Closed { at: Mono(life.closed_ns), how })
+    Some(Closed {
+        at: Mono(life.closed_ns),
+        how,
+    })
 }
 
 fn servers(reads: &Reads, writes: &Writes) -> Servers {

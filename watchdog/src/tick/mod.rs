@@ -48,7 +48,10 @@ const BEYOND_MARK: usize = 64;
 /// Nanoseconds on the monotonic clock.
 #[must_use]
 pub fn clock() -> Mono {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: a valid place to write to.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -194,7 +197,12 @@ impl<G: Gauges + 'static> Tick<G> {
     /// One look at everything that may have changed.
     fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) {
         let outbox = self.outbox.clone();
-        let mut say = |note: Note| outbox.send(Stamped { at: now, message: Message::Note(note) });
+        let mut say = |note: Note| {
+            outbox.send(Stamped {
+                at: now,
+                message: Message::Note(note),
+            })
+        };
         if let Some(state) = &mut self.state {
             let stalls_changed = threads.look(state, now);
             let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);

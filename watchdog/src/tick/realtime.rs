@@ -21,7 +21,11 @@ pub fn lock_memory() -> io::Result<()> {
     // SAFETY: takes flags only.
     let answer =
         unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Whether real-time priority can be had, without keeping it.
@@ -42,7 +46,10 @@ pub fn apply(_wish: Wish) {
 }
 
 fn fifo() -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: RUNAWAY_US, rlim_max: 2 * RUNAWAY_US };
+    let limit = libc::rlimit {
+        rlim_cur: RUNAWAY_US,
+        rlim_max: 2 * RUNAWAY_US,
+    };
     // SAFETY: a valid structure. A refusal only means that nothing guards against a runaway.
     unsafe { libc::setrlimit(libc::RLIMIT_RTTIME, &raw const limit) };
     let priority = libc::sched_param { sched_priority: 1 };

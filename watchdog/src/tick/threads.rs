@@ -83,8 +83,13 @@ impl ThreadTable {
                 (THREAD_RUNNING, Some(since)) => now.since(since),
                 _ => 0,
             };
-            thread.history.feed(thread_state(slot.state), since, slot.ran_ns + running, now);
-            let stall = thread.history.stall().map(|stall| Stall { comm: slot.comm, ..stall });
+            thread
+                .history
+                .feed(thread_state(slot.state), since, slot.ran_ns + running, now);
+            let stall = thread.history.stall().map(|stall| Stall {
+                comm: slot.comm,
+                ..stall
+            });
             changed |= stall != thread.stall;
             thread.stall = stall;
         }
