@@ -134,9 +134,12 @@ pub fn outbox() -> io::Result<(Outbox, Inbox)> {
         signalled: AtomicBool::new(false),
         wake: wake.try_clone()?,
     });
+    // SAFETY: a `File` owns its descriptor and names the same one for as long as it lives; it
+    // lives in the `AsyncFd`.
+    let wake = unsafe { AsyncFd::register(wake) }.map_err(io::Error::from)?;
     let inbox = Inbox {
         shared: Arc::clone(&shared),
-        wake: AsyncFd::new(wake)?,
+        wake,
     };
     Ok((Outbox(shared), inbox))
 }
@@ -183,7 +186,8 @@ impl Inbox {
     pub fn drain(&mut self, into: &mut Vec<Stamped>) -> bool {
         let before = into.len();
         // Cleared before the queue is emptied: a message pushed after we looked signals again.
-        self.shared.signalled.store(false, Ordering::SeqCst);
+        // A swap and not a store: it must see what was pushed before the flag was raised.
+        self.shared.signalled.swap(false, Ordering::AcqRel);
         // Bounded, so that a sender without pause cannot keep us here.
         for _ in 0..CAPACITY {
             let Some(stamped) = self.shared.queue.pop() else {

@@ -199,7 +199,7 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             "alerts:\n- on: at_risk\n  exec: { argv: [page.sh] }\n".to_owned(),
-            "x.yaml:3: alerts[0].exec.argv[0]: \"page.sh\" is not an absolute path, and hooks run without PATH; write \"/…/page.sh\"",
+            "x.yaml:3: alerts[0].exec.argv[0]: \"page.sh\" is not an absolute path, and hooks are not looked up; write \"/…/page.sh\"",
         ),
         (
             "alerts:\n- on: at_risk\n  exec: { argv: [/no/such/page.sh], timeout: 2m }\n"

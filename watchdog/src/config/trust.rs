@@ -64,7 +64,7 @@ pub fn config(path: &Path) -> Result<File, String> {
 pub fn program(path: &Path) -> Result<(), String> {
     if !path.is_absolute() {
         return Err(format!(
-            "{:?} is not an absolute path, and hooks run without PATH; write \"/…/{}\"",
+            "{:?} is not an absolute path, and hooks are not looked up; write \"/…/{}\"",
             path.display().to_string(),
             path.display()
         ));
