@@ -179,26 +179,41 @@ impl Shared {
         }
     }
 
-    /// One connection, from its first byte to its end.
-    fn serve(&self, stream: TcpStream, owner: u64) -> io::Result<()> {
+    /// One connection, from its first byte to its end. How it ends is the client's affair; its session
+    /// lives on till it expires.
+    fn serve(&self, stream: TcpStream, owner: u64) {
+        let stream = Arc::new(stream);
+        let _ = self.converse(&stream, owner);
+        // The session holds the stream too, so that expiry can close it; let go of both.
+        let _ = stream.shutdown(Shutdown::Both);
+        for session in self
+            .books()
+            .sessions
+            .values_mut()
+            .filter(|s| s.owner == owner)
+        {
+            session.stream = None;
+        }
+    }
+
+    fn converse(&self, stream: &Arc<TcpStream>, owner: u64) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let stream = Arc::new(stream);
         let mut reader = FrameReader::default();
-        let Some(first) = self.first_frame(&stream, &mut reader)? else {
+        let Some(first) = self.first_frame(stream, &mut reader)? else {
             return Ok(());
         };
         let Some(ask) = ConnectRequest::decode(&first) else {
             return Ok(());
         };
-        let answer = self.handshake(&ask, owner, &stream);
-        (&*stream).write_all(&wire::framed(&answer.encode()))?;
+        let answer = self.handshake(&ask, owner, stream);
+        (&**stream).write_all(&wire::framed(&answer.encode()))?;
         if answer.expired() {
             return Ok(());
         }
         stream.set_read_timeout(None)?;
-        while let Some(body) = next_frame(&stream, &mut reader)? {
+        while let Some(body) = next_frame(stream, &mut reader)? {
             let Some((xid, opcode)) = wire::request_head(&body) else {
                 return Ok(());
             };
@@ -226,7 +241,7 @@ impl Shared {
                     session,
                 });
             }
-            (&*stream).write_all(&wire::framed(&reply))?;
+            (&**stream).write_all(&wire::framed(&reply))?;
             if opcode == wire::OP_CLOSE {
                 return Ok(());
             }
@@ -323,8 +338,7 @@ pub fn serve(port: u16, tick_ms: u64, tell: Tell) -> io::Result<()> {
         }
         let serving = Arc::clone(&shared);
         let started = std::thread::Builder::new().spawn(move || {
-            // How a connection ends is the client's affair; its session lives on till it expires.
-            let _ = serving.serve(stream, owner);
+            serving.serve(stream, owner);
             serving.connections.fetch_sub(1, Ordering::Relaxed);
         });
         if started.is_err() {
