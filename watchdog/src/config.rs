@@ -105,7 +105,7 @@ pub struct Stages {
     /// Share of the timeout since the last reply.
     pub jeopardy: f64,
     /// No progress for this long is proof of a stall, ns.
-    pub hard_stall_ns: u64,
+    pub hard_stall_ns: Option<u64>,
     /// Share of the timeout that a cadence is assumed to be until it is learned.
     pub assumed_cadence: f64,
 }
@@ -120,7 +120,7 @@ impl Default for Stages {
             at_risk_stalled: 0.33,
             // Clients give up two thirds after the last reply.
             jeopardy: 0.67,
-            hard_stall_ns: SECOND,
+            hard_stall_ns: Some(SECOND),
             // The slowest healthy client known renews every two thirds.
             assumed_cadence: 0.67,
         }
@@ -170,7 +170,7 @@ pub struct EntryThresholds {
     /// Share of the timeout since the last reply.
     pub jeopardy: f64,
     /// No progress for this long is proof of a stall, ns.
-    pub hard_stall_ns: u64,
+    pub hard_stall_ns: Option<u64>,
     /// Share of the timeout that a cadence is assumed to be until it is learned.
     pub assumed_cadence: f64,
     /// Length where no handshake tells it, ns.

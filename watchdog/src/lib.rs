@@ -6,6 +6,7 @@
 
 pub mod collect;
 pub mod config;
+pub mod daemon;
 pub mod demo;
 pub mod kernel;
 pub mod memory;

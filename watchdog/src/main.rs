@@ -1,55 +1,21 @@
-//! x
-use watchdog::kernel::*;
+//! temporary
+use watchdog::*;
 fn main() {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
-        .with_writer(std::io::stderr)
-        .init();
-    let k = Kernel::load(&Options {
-        btf: "/sys/kernel/btf/vmlinux".into(),
-        cgroup_root: None,
-        flows: 16384,
-        debug: false,
-    });
-    match k {
-        Ok(k) => {
-            let mut t = [0u8; 65536];
-            t[2181] = 1;
-            t[12181] = 1;
-            k.state.watch_ports(&t);
-            println!("{:#?}", k.report.hooks);
-            for _ in 0..60 {
-                unsafe { libc::sleep(1) };
-                println!("{:?}", k.state.losses());
-                for i in 0..4 {
-                    let s = unsafe { &*k.state.flows.at(i).unwrap() };
-                    if s.state != 0 {
-                        println!(
-                            "{i} {} {}>{} role {} owner {} req {:x} {} reply {:x} {} ka {} gap {} rtt {} hs {:?} {:?} marks {}/{} reads {:?} writes {:?} life {:?}",
-                            s.state,
-                            s.local_port,
-                            s.peer_port,
-                            s.role,
-                            s.owner,
-                            s.requests.flags,
-                            s.requests.messages,
-                            s.replies.flags,
-                            s.replies.messages,
-                            s.requests.keepalives,
-                            s.requests.keepalive_gap_ns,
-                            s.replies.rtt_ns,
-                            s.requests.handshake,
-                            s.replies.handshake,
-                            s.requests.marks,
-                            s.replies.marks,
-                            s.reads,
-                            s.writes,
-                            s.life
-                        );
-                    }
-                }
-            }
+    let config = config::Config::load(std::env::args().nth(1).as_deref().map(std::path::Path::new)).unwrap();
+    let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    rt.block_on(async {
+        let (out, mut inbox) = outbox::outbox().unwrap();
+        let m = sinks::metrics::Metrics::new(&config.entry_names()).unwrap();
+        let lost = tick::gauges::LostHandles { slot: m.lost(outbox::Lost::Slot), thread: m.lost(outbox::Lost::Thread), lease: m.lost(outbox::Lost::Lease), segment: m.lost(outbox::Lost::Segment) };
+        let g = tick::gauges::MetricGauges::new(m.tick(&config.entry_names()), lost);
+        let d = daemon::Daemon::start(&config, &daemon::Wishes { kernel: Some(kernel::Options { btf: "/sys/kernel/btf/vmlinux".into(), cgroup_root: None, flows: 16384, debug: false }), state_dir: "/tmp/s/state".into() }, out, g).unwrap();
+        eprintln!("adopted {}", d.adopted);
+        let mut w = memory::Writer::new(std::path::Path::new("/tmp/s/state"), d.slate.clone()).unwrap();
+        let mut r = sinks::events::Renderer::new(config.entry_names());
+        loop {
+            let batch = inbox.recv().await;
+            w.write();
+            for s in batch { match s.message { outbox::Message::Note(n) => println!("{}", r.note(s.at, &n, None)), o => println!("{o:?}") } }
         }
-        Err(e) => println!("ERR {e}"),
-    }
+    });
 }

@@ -14,10 +14,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use watchdog_model::leases::{
-    book::Book,
-    note::LeaseId,
-    observation::{self, Role, TimeoutSource},
+use watchdog_model::{
+    Mono,
+    leases::{
+        book::Book,
+        note::LeaseId,
+        observation::{self, Role, TimeoutSource},
+    },
 };
 
 use crate::tick::flows::{Flow, FlowTable};
@@ -126,7 +129,7 @@ pub struct Slate(Arc<Mutex<Vec<Record>>>);
 
 impl Slate {
     /// Leaves the state of all flows; does nothing if the writer is at it just now.
-    pub fn leave(&self, flows: &FlowTable, book: &Book) {
+    pub fn leave(&self, flows: &FlowTable, book: &Book, now: Mono) {
         let Ok(mut records) = self.0.try_lock() else {
             return;
         };
@@ -136,7 +139,7 @@ impl Slate {
             if seen.closed.is_some() {
                 continue;
             }
-            let Some(lease) = book.lease_of(seen.key) else {
+            let Some(lease) = book.carried(seen.key, now) else {
                 continue;
             };
             records.push(Record {
@@ -154,7 +157,7 @@ impl Slate {
                     TimeoutSource::Config => Source::Config,
                     TimeoutSource::Handshake => Source::Handshake,
                 },
-                cadence_ns: lease.cadence_ns.unwrap_or(0),
+                cadence_ns: lease.learned_cadence_ns.unwrap_or(0),
             });
         }
     }

@@ -30,6 +30,8 @@ pub enum Lost {
     Alert,
     /// Flows that found no free slot in the kernel's table.
     Slot,
+    /// Segments of a watched flow that the kernel programs had to skip.
+    Segment,
     /// Threads that found no place in the kernel's table.
     Thread,
     /// Leases that found no place in the book.
@@ -40,11 +42,12 @@ pub enum Lost {
 
 impl Lost {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Note,
         Self::EventLine,
         Self::Alert,
         Self::Slot,
+        Self::Segment,
         Self::Thread,
         Self::Lease,
         Self::LogLine,
@@ -58,6 +61,7 @@ impl Lost {
             Self::EventLine => "event_line",
             Self::Alert => "alert",
             Self::Slot => "slot",
+            Self::Segment => "segment",
             Self::Thread => "thread",
             Self::Lease => "lease",
             Self::LogLine => "log_line",

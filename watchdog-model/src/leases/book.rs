@@ -243,6 +243,16 @@ impl Book {
             .map(|lease| self.view(lease, now))
     }
 
+    /// The lease that a flow carries.
+    #[must_use]
+    pub fn carried(&self, flow: FlowKey, now: Mono) -> Option<LeaseView> {
+        let Some(FlowUse::Carries(slot)) = self.by_flow.get(&flow) else {
+            return None;
+        };
+        let lease = self.slots[*slot as usize].as_ref()?;
+        Some(self.view(lease, now))
+    }
+
     /// How many leases are followed.
     #[must_use]
     pub fn len(&self) -> usize {

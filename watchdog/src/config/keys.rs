@@ -83,8 +83,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "leases[].stages.hard_stall",
-        "duration",
-        "no progress for this long is proof",
+        "duration or off",
+        "no progress for this long is proof; off: only silence counts",
     ),
     key(
         "leases[].stages.assumed_cadence",
@@ -117,8 +117,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "stages.hard_stall",
-        "duration",
-        "no progress for this long is proof",
+        "duration or off",
+        "no progress for this long is proof; off: only silence counts",
     ),
     key(
         "stages.assumed_cadence",

@@ -299,7 +299,7 @@ fn stages(place: &Place<'_>, into: &mut Stages) {
     if let Some(late) = keys.read("late_after", units::duration_or_auto) {
         into.late_after_ns = late;
     }
-    if let Some(stall) = keys.read("hard_stall", units::positive_duration) {
+    if let Some(stall) = keys.read("hard_stall", units::duration_or_off) {
         into.hard_stall_ns = stall;
     }
     let show = units::show_share;
@@ -338,7 +338,7 @@ fn fits_timeout(keys: &Group<'_>, stages: &Stages, timeout_ns: Option<u64>) {
     for (name, span) in [
         ("stages.late_after", stages.late_after_ns),
         ("stages.margin", stages.margin_ns),
-        ("stages.hard_stall", Some(stages.hard_stall_ns)),
+        ("stages.hard_stall", stages.hard_stall_ns),
     ] {
         if let Some(span) = span.filter(|span| *span >= timeout) {
             keys.complain(format!(

@@ -58,6 +58,16 @@ pub fn positive_duration(value: &Value) -> Result<u64, String> {
     }
 }
 
+/// A duration that is not zero, or `off` (`None`).
+pub fn duration_or_off(value: &Value) -> Result<Option<u64>, String> {
+    match value {
+        Value::Text(text) if text == "off" => Ok(None),
+        _ => positive_duration(value)
+            .map(Some)
+            .map_err(|what| format!("{what}, or \"off\"")),
+    }
+}
+
 /// A duration, or `auto` (`None`).
 pub fn duration_or_auto(value: &Value) -> Result<Option<u64>, String> {
     match value {

@@ -61,7 +61,7 @@ pub struct Flow {
 
 impl Flow {
     /// Shows what is new in it as figures.
-    pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book) {
+    pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book, now: Mono) {
         let seen = self.observation;
         if seen.answers != self.answers_shown {
             self.answers_shown = seen.answers;
@@ -76,10 +76,11 @@ impl Flow {
             Role::Grantor => seen.read_at,
         };
         if renewal != self.renewal_shown {
-            if let (Some(before), Some(now)) = (self.renewal_shown, renewal)
-                && let Some(timeout_ns) = book.timeout_of(seen.key)
+            if let (Some(before), Some(newest)) = (self.renewal_shown, renewal)
+                && let Some(lease) = book.carried(seen.key, now)
+                && let Some(timeout_ns) = lease.subject.timeout_ns
             {
-                gauges.renewal_gap(now.since(before), timeout_ns);
+                gauges.renewal_gap(self, newest.since(before), timeout_ns);
             }
             self.renewal_shown = renewal;
         }
@@ -97,7 +98,8 @@ impl FlowTable {
     #[must_use]
     pub fn new(capacity: usize, reads_known: bool) -> Self {
         Self {
-            flows: vec![None; capacity],
+            // Filled as slots come into use: memory that is never touched costs nothing.
+            flows: Vec::with_capacity(capacity),
             reads_known,
         }
     }
@@ -109,9 +111,13 @@ impl FlowTable {
     pub unsafe fn look(&mut self, index: usize, slot: *const FlowSlot) -> bool {
         // SAFETY: by contract.
         let stamp = unsafe { stamp(slot) };
-        let Some(place) = self.flows.get_mut(index) else {
+        if index >= self.flows.capacity() {
             return false;
-        };
+        }
+        while self.flows.len() <= index {
+            self.flows.push(None);
+        }
+        let place = &mut self.flows[index];
         if place.as_ref().is_some_and(|flow| flow.stamp == stamp) {
             return false;
         }

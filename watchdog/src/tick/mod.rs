@@ -6,6 +6,7 @@
 //! in which nobody looked is said, and never held against a peer.
 
 pub mod flows;
+pub mod gauges;
 pub mod realtime;
 pub mod threads;
 
@@ -29,7 +30,8 @@ use watchdog_model::{
 };
 
 use crate::{
-    kernel::state::State,
+    kernel::{Kernel, state::State},
+    memory,
     outbox::{Message, Outbox, Stamped},
 };
 use flows::{Flow, FlowTable};
@@ -85,15 +87,17 @@ pub trait Gauges: Send {
     /// A message was read after lying in the socket for this time, ns.
     fn renewal_unread(&mut self, flow: &Flow, unread_ns: u64);
     /// The gap between two renewals, and the timeout it is to be seen against, ns.
-    fn renewal_gap(&mut self, gap_ns: u64, timeout_ns: u64);
+    fn renewal_gap(&mut self, flow: &Flow, gap_ns: u64, timeout_ns: u64);
     /// All leases, flows and counts of the moment.
-    fn snapshot(&mut self, snapshot: &Snapshot<'_>);
+    fn snapshot(&mut self, snapshot: &mut Snapshot<'_>);
 }
 
 /// What [`Gauges::snapshot`] is given.
 pub struct Snapshot<'a> {
     /// Every lease.
     pub leases: &'a mut dyn Iterator<Item = LeaseView>,
+    /// Slots for flows.
+    pub slots: usize,
     /// Every flow that is alive.
     pub flows: &'a FlowTable,
     /// What the kernel programs could not do.
@@ -127,8 +131,8 @@ pub struct Reload {
 
 /// The tick's parts.
 pub struct Tick<G> {
-    /// The kernel's memory; None: no probes (`--no-probes`).
-    pub state: Option<State>,
+    /// The kernel programs and their memory; None: no probes (`--no-probes`).
+    pub kernel: Option<Kernel>,
     /// Whether the read hook is attached; without it nothing can be said of unread messages.
     pub reads: bool,
     /// The model.
@@ -138,7 +142,9 @@ pub struct Tick<G> {
     /// Where figures go.
     pub gauges: G,
     /// What an earlier run knew of the flows.
-    pub remembered: crate::memory::Remembered,
+    pub remembered: memory::Remembered,
+    /// Where what a later run should know is left.
+    pub slate: memory::Slate,
     /// Stop, pulse, reload.
     pub control: Arc<Control>,
 }
@@ -159,7 +165,7 @@ impl<G: Gauges + 'static> Tick<G> {
     }
 
     fn run(mut self) -> Self {
-        let capacity = self.state.as_ref().map_or(0, |state| state.flows.len());
+        let capacity = self.state().map_or(0, |state| state.flows.len());
         let mut flows = FlowTable::new(capacity, self.reads);
         let mut threads = ThreadTable::new();
         let mut due = clock();
@@ -178,7 +184,7 @@ impl<G: Gauges + 'static> Tick<G> {
             }
             self.look(&mut flows, &mut threads, now);
             if now >= gauges_due {
-                self.figures(&flows, &threads);
+                self.figures(&flows, &threads, now);
                 gauges_due = now.plus(GAUGES_EVERY_NS);
             }
             due = due.plus(PERIOD_NS).max(now);
@@ -189,7 +195,7 @@ impl<G: Gauges + 'static> Tick<G> {
 
     fn reload(&mut self, reload: Reload) {
         self.book.reconfigure(reload.entries);
-        if let Some(state) = &self.state {
+        if let Some(state) = self.state() {
             state.watch_ports(&reload.ports);
         }
     }
@@ -203,7 +209,7 @@ impl<G: Gauges + 'static> Tick<G> {
                 message: Message::Note(note),
             })
         };
-        if let Some(state) = &mut self.state {
+        if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
             let stalls_changed = threads.look(state, now);
             let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
@@ -222,7 +228,7 @@ impl<G: Gauges + 'static> Tick<G> {
                     threads.learn(state, flows.servers(index), now);
                     let changed = flows.set_stall(index, threads) || changed;
                     if let (true, Some(flow)) = (changed, flows.get_mut(index)) {
-                        flow.figures(&mut self.gauges, &self.book);
+                        flow.figures(&mut self.gauges, &self.book, now);
                         if !flow.met {
                             flow.met = true;
                             flow.observation.remembered = self.remembered.of(flow);
@@ -247,16 +253,22 @@ impl<G: Gauges + 'static> Tick<G> {
         self.book.advance(now, &mut say);
     }
 
-    fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable) {
-        let losses = self.state.as_ref().map(State::losses).unwrap_or_default();
-        self.gauges.snapshot(&Snapshot {
-            leases: &mut self.book.leases(),
+    fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
+        let losses = self.state().map(State::losses).unwrap_or_default();
+        self.gauges.snapshot(&mut Snapshot {
+            leases: &mut self.book.leases(now),
+            slots: self.state().map_or(0, |state| state.flows.len()),
             flows,
             losses,
             threads: threads.watched(),
             threads_refused: threads.refused(),
             leases_refused: self.book.refused(),
         });
+        self.slate.leave(flows, &self.book, now);
+    }
+
+    fn state(&self) -> Option<&State> {
+        self.kernel.as_ref().map(|kernel| &kernel.state)
     }
 
     fn say(&self, at: Mono, message: Message) {
