@@ -5,8 +5,8 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 
@@ -27,7 +27,7 @@ const TIMEOUT_MS: u64 = 6_000;
 /// ZooKeeper's own default.
 const TICK_MS: u64 = 2_000;
 /// Everything together ends before this, cleaning up included.
-const WHOLE_US: u64 = 37_000 * MS;
+const WHOLE_US: u64 = 36_000 * MS;
 /// How long the server stands still: well beyond a warning, short of any expiry (a ping may have
 /// been T/3 old).
 const SERVER_FREEZE_US: u64 = 3_000 * MS;
@@ -37,6 +37,8 @@ const SETTLE_US: u64 = 3_000 * MS;
 const DRAW_US: u64 = 100 * MS;
 /// Lines of the daemon's stderr that are shown when the demo fails.
 const LOG_TAIL: usize = 20;
+/// And at most so many bytes.
+const LOG_TAIL_BYTES: u64 = 8 * 1024;
 
 /// Why the play ends before its end.
 enum Stop {
@@ -67,9 +69,11 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 }
 
 struct Demo {
-    /// Before `dir`: whoever writes there ends first.
     actors: Vec<Actor>,
-    dir: tempfile::TempDir,
+    /// What the actors write to stderr, in files without a name: nothing to clean up.
+    logs: Vec<(Who, File)>,
+    /// Holds the daemon's configuration until that has been read.
+    dir: Option<tempfile::TempDir>,
     own: PathBuf,
     news: Receiver<News>,
     tell: Sender<News>,
@@ -95,12 +99,10 @@ impl Demo {
                 }
             }
         })?;
-        let dir = tempfile::Builder::new()
-            .prefix("lease-watchdog-demo-")
-            .tempdir();
         Ok(Self {
             actors: Vec::new(),
-            dir: dir.context("a directory for the daemon's configuration")?,
+            logs: Vec::new(),
+            dir: None,
             own: std::env::current_exe().context("the path of this program")?,
             news,
             tell,
@@ -194,7 +196,10 @@ impl Demo {
             daemon.arg("--no-probes");
         }
         let daemon_pid = self.start(Who::Daemon, &mut daemon)?;
-        if !self.wait(8_000, |story| story.daemon_started)? {
+        let started = self.wait(8_000, |story| story.daemon_started)?;
+        // It has read its configuration by now; from here on even a kill -9 leaves no file behind.
+        self.dir = None;
+        if !started {
             return Ok(false);
         }
         self.say(&Happening::Started {
@@ -273,7 +278,8 @@ impl Demo {
     }
 
     fn start(&mut self, who: Who, command: &mut Command) -> anyhow::Result<u32> {
-        let log = File::create(self.log_of(who)).context("a log file")?;
+        let log = tempfile::tempfile().context("a log file")?;
+        self.logs.push((who, log.try_clone()?));
         let program = command.get_program().to_owned();
         let actor = Actor::start(who, command, log, self.tell.clone())
             .with_context(|| format!("{who} can't be started ({})", program.display()))?;
@@ -282,8 +288,13 @@ impl Demo {
         Ok(pid)
     }
 
-    fn write_config(&self, port: u16) -> anyhow::Result<PathBuf> {
-        let path = self.dir.path().join("demo.yaml");
+    fn write_config(&mut self, port: u16) -> anyhow::Result<PathBuf> {
+        let dir = tempfile::Builder::new()
+            .prefix("lease-watchdog-demo-")
+            .tempdir();
+        let dir = dir.context("a directory for the daemon's configuration")?;
+        let path = dir.path().join("demo.yaml");
+        self.dir = Some(dir);
         // The daemon refuses a configuration that others may write.
         let mut file = File::options()
             .write(true)
@@ -296,14 +307,6 @@ impl Demo {
              http: {{ listen: \"127.0.0.1:0\" }}\n"
         )?;
         Ok(path)
-    }
-
-    fn log_of(&self, who: Who) -> PathBuf {
-        self.dir.path().join(match who {
-            Who::Daemon => "daemon.log".to_owned(),
-            Who::Server => "server.log".to_owned(),
-            Who::Client(kind) => format!("client-{}.log", kind.name()),
-        })
     }
 
     /// Waits until the story has got so far, at most so many milliseconds; false if it hasn't.
@@ -417,9 +420,8 @@ impl Demo {
 
     /// The last lines that the actors wrote to stderr, on ours: JSON readers aren't disturbed.
     fn show_logs(&self) {
-        let actors = [Who::Daemon, Who::Server].into_iter();
-        for who in actors.chain(ClientKind::ALL.into_iter().map(Who::Client)) {
-            let tail = tail_of(&self.log_of(who));
+        for (who, log) in &self.logs {
+            let tail = tail_of(log);
             if !tail.is_empty() {
                 eprintln!("--- {who} wrote to stderr:\n{tail}");
             }
@@ -434,10 +436,14 @@ fn client_of(who: Who) -> Option<ClientKind> {
     }
 }
 
-fn tail_of(path: &Path) -> String {
-    let Ok(bytes) = std::fs::read(path) else {
+/// The writer shares this file's offset, so it is read by position and not from there.
+fn tail_of(log: &File) -> String {
+    let size = log.metadata().map_or(0, |m| m.len());
+    let from = size.saturating_sub(LOG_TAIL_BYTES);
+    let mut bytes = vec![0; (size - from) as usize];
+    if log.read_exact_at(&mut bytes, from).is_err() {
         return String::new();
-    };
+    }
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")

@@ -98,6 +98,14 @@ pub enum Happening {
         session: SessionId,
         role: Role,
     },
+    /// The daemon says that it has proof of a session's expiry.
+    #[serde(rename = "demo_says_expired")]
+    SaysExpired {
+        mono_us: u64,
+        client: Option<ClientKind>,
+        session: SessionId,
+        role: Role,
+    },
     /// Something outside the story: an actor's complaint, a process that ended.
     #[serde(rename = "demo_note")]
     Note { mono_us: u64, text: String },
@@ -148,6 +156,7 @@ impl Happening {
             | Self::Reconnecting { mono_us, .. }
             | Self::ToldExpired { mono_us, .. }
             | Self::Renewed { mono_us, .. }
+            | Self::SaysExpired { mono_us, .. }
             | Self::Note { mono_us, .. }
             | Self::Result { mono_us, .. } => *mono_us,
         }
@@ -158,7 +167,7 @@ impl Happening {
         match self {
             Self::Freeze { .. } | Self::Thaw { .. } => Tone::Act,
             Self::Warning { .. } => Tone::Warn,
-            Self::Expired { .. } | Self::ToldExpired { .. } => Tone::Bad,
+            Self::Expired { .. } | Self::SaysExpired { .. } | Self::ToldExpired { .. } => Tone::Bad,
             Self::Renewed { .. } => Tone::Good,
             Self::Result { verdict, .. } if verdict.passed => Tone::Good,
             Self::Result { .. } => Tone::Bad,
@@ -269,6 +278,17 @@ impl Happening {
             } => {
                 format!(
                     "daemon: {} ({role}) renewed, session {session}",
+                    of(*client)
+                )
+            }
+            Self::SaysExpired {
+                client,
+                session,
+                role,
+                ..
+            } => {
+                format!(
+                    "daemon: {} ({role}) expired, session {session}",
                     of(*client)
                 )
             }

@@ -41,7 +41,7 @@ use serde::Serialize;
 
 pub use lines::ClientKind;
 
-/// Switches of `demo`.
+/// Show, without a ZooKeeper, that the warning comes before the session expires.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
     /// Say what happens as JSON lines
@@ -60,6 +60,8 @@ pub struct DemoArgs {
 
 /// The demo's actors; started by the demo, not by users.
 #[derive(Clone, Debug, clap::Subcommand)]
+// Flattened into the program's commands, this text would else become the program's own.
+#[command(about = None, long_about = None)]
 pub enum DemoRole {
     /// The demo's session server
     #[command(name = "demo-server", hide = true)]

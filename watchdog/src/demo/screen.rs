@@ -62,27 +62,29 @@ impl Screen {
     /// Tells a happening.
     pub fn say(&mut self, happening: &Happening) -> io::Result<()> {
         let at = happening.mono_us().saturating_sub(self.start_us) as f64 / 1e6;
+        let mut out = Vec::new();
         match &mut self.mode {
             Mode::Json => {
                 let line = serde_json::to_string(happening)?;
-                writeln!(self.out, "{line}")?;
+                writeln!(out, "{line}")?;
             }
-            Mode::Plain { .. } => writeln!(self.out, "{at:5.1} s  {}", happening.text())?,
+            Mode::Plain { .. } => writeln!(out, "{at:5.1} s  {}", happening.text())?,
             Mode::Live { block, colour } => {
-                erase(&mut self.out, block)?;
+                erase(&mut out, block)?;
                 let text = format!("{at:5.1} s  {}", happening.text());
                 let tint = tone_colour(happening.tone()).filter(|_| *colour);
                 match tint {
-                    Some(tint) => writeln!(self.out, "{}", text.with(tint))?,
-                    None => writeln!(self.out, "{text}")?,
+                    Some(tint) => writeln!(out, "{}", text.with(tint))?,
+                    None => writeln!(out, "{text}")?,
                 }
             }
         }
-        self.out.flush()
+        self.write(&out)
     }
 
     /// Shows how the sessions stand. `frozen`: whether something stands still just now.
     pub fn draw(&mut self, rows: &[Row], frozen: bool, now: u64) -> io::Result<()> {
+        let mut out = Vec::new();
         match &mut self.mode {
             Mode::Json => return Ok(()),
             Mode::Plain { last_us } => {
@@ -92,27 +94,33 @@ impl Screen {
                 *last_us = now;
                 let at = now.saturating_sub(self.start_us) as f64 / 1e6;
                 let left: Vec<_> = rows.iter().map(brief).collect();
-                writeln!(self.out, "{at:5.1} s  left: {}", left.join(", "))?;
+                writeln!(out, "{at:5.1} s  left: {}", left.join(", "))?;
             }
             Mode::Live { block, colour } => {
-                erase(&mut self.out, block)?;
+                erase(&mut out, block)?;
                 let width = terminal::size().map_or(80, |(columns, _)| usize::from(columns));
                 for row in rows {
                     // A line that wraps would break the count of lines to go back.
                     let text: String = full(row).chars().take(width.saturating_sub(1)).collect();
                     match row_colour(row).filter(|_| *colour) {
-                        Some(tint) => writeln!(self.out, "{}", text.with(tint))?,
-                        None => writeln!(self.out, "{text}")?,
+                        Some(tint) => writeln!(out, "{}", text.with(tint))?,
+                        None => writeln!(out, "{text}")?,
                     }
                 }
                 *block = rows.len() as u16;
             }
         }
+        self.write(&out)
+    }
+
+    /// All at once, so that a redrawn block doesn't flicker.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
         self.out.flush()
     }
 }
 
-fn erase(out: &mut Stdout, block: &mut u16) -> io::Result<()> {
+fn erase(out: &mut Vec<u8>, block: &mut u16) -> io::Result<()> {
     if *block > 0 {
         out.queue(MoveToPreviousLine(*block))?
             .queue(Clear(ClearType::FromCursorDown))?;

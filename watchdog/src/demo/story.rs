@@ -261,7 +261,7 @@ impl Story {
         let stamped_us = event.mono_us.unwrap_or(received_us);
         let stage = event.stage();
         let renewed = event.to.as_deref() == Some("renewed");
-        self.leases.insert(
+        let before = self.leases.insert(
             (session, role),
             Lease {
                 stage: stage.unwrap_or(Stage::Healthy),
@@ -283,6 +283,14 @@ impl Story {
                 mono_us: received_us,
             });
         }
+        if event.to.as_deref() == Some("expired") {
+            return Some(Happening::SaysExpired {
+                client,
+                session,
+                role,
+                mono_us: received_us,
+            });
+        }
         let stage = stage.filter(|s| *s > Stage::Healthy)?;
         let warning = Warning {
             session,
@@ -297,6 +305,11 @@ impl Story {
             received_us,
         };
         let blames_server = warning.blames_server();
+        let alive = self
+            .books
+            .get(&session)
+            .is_none_or(|book| book.end.is_none());
+        let was_healthy = before.is_none_or(|lease| lease.stage == Stage::Healthy);
         // While a client is frozen, a warning about another one isn't what the act is about.
         let expected = freeze.filter(|f| {
             let during = stamped_us >= f.frozen_us && f.thawed_us.is_none();
@@ -304,7 +317,8 @@ impl Story {
         });
         match expected {
             Some(freeze) => freeze.warnings.push(warning),
-            None => self.stray_warnings += 1,
+            // Of a dead session nothing is news, and a lease that was late already isn't late anew.
+            None => self.stray_warnings += u32::from(alive && was_healthy),
         }
         Some(Happening::Warning {
             client,

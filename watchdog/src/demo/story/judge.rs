@@ -18,7 +18,8 @@ impl Story {
                 missing.push(format!("a session of client {}", client.name()));
             }
         }
-        for (client, role) in self.unseen() {
+        let with_session = |(client, _): &(ClientKind, Role)| self.clients.contains_key(client);
+        for (client, role) in self.unseen().into_iter().filter(with_session) {
             missing.push(format!(
                 "the daemon's `lease_seen` of client {} as {role}",
                 client.name()
