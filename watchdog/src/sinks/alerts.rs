@@ -226,7 +226,11 @@ mod tests {
         while let Ok(message) = messages.try_recv() {
             let state = message.split_once("\"state\":\"").unwrap().1;
             let state = state.split_once('"').unwrap().0;
-            let evidence = if message.ends_with("}\nevidence\n") { "+" } else { "" };
+            let evidence = if message.ends_with("}\nevidence\n") {
+                "+"
+            } else {
+                ""
+            };
             kinds.push(format!("{state}{evidence}"));
         }
         kinds

@@ -193,7 +193,10 @@ async fn once(hook: &Hook, message: &str) -> Result<(), String> {
     };
     match timeout(hook.limit, told).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(format!("was not done within {:?} and was killed", hook.limit)),
+        Err(_) => Err(format!(
+            "was not done within {:?} and was killed",
+            hook.limit
+        )),
     }
 }
 
@@ -251,6 +254,9 @@ impl Keeper {
                 return;
             }
             self.sleep().await;
+            if self.ended && self.pending.is_none() {
+                return;
+            }
             self.pause = (self.pause * 2).min(self.hook.backoff.longest);
         }
     }
@@ -314,18 +320,18 @@ impl Keeper {
                     }
                 }
             }
+            if self.ended {
+                drop(stdin);
+                // Killed by the drop if it does not leave.
+                let _left = timeout(LEAVE, running.wait()).await;
+                return "is done".to_owned();
+            }
             tokio::select! {
                 // What it is told comes first: a program that is about to leave may still take it.
                 biased;
                 message = self.messages.recv(), if !self.ended => match message {
                     Some(message) => self.pending = Some((message, 0)),
-                    None => {
-                        self.ended = true;
-                        drop(stdin);
-                        // Killed by the drop if it does not leave.
-                        let _left = timeout(LEAVE, running.wait()).await;
-                        return "is done".to_owned();
-                    }
+                    None => self.ended = true,
                 },
                 status = running.wait() => return match status {
                     Ok(status) => format!("left ({status})"),
@@ -447,10 +453,17 @@ mod tests {
     #[tokio::test]
     async fn it_runs_in_a_clean_environment_and_a_group_of_its_own() {
         let bench = Bench::new();
-        let hook = bench.hook("env > $1/env; pwd > $1/pwd; ps -o pgid= -p $$ > $1/group; echo $$ > $1/pid", false, LONG);
+        let hook = bench.hook(
+            "env > $1/env; pwd > $1/pwd; ps -o pgid= -p $$ > $1/group; echo $$ > $1/pid",
+            false,
+            LONG,
+        );
         tell(hook, &["a\n"]).await;
         let env = bench.read("env");
-        assert!(env.lines().any(|line| line == format!("PATH={PATH}")), "{env}");
+        assert!(
+            env.lines().any(|line| line == format!("PATH={PATH}")),
+            "{env}"
+        );
         assert!(!env.contains("CARGO"), "{env}");
         assert_eq!(bench.read("pwd"), "/\n");
     }
@@ -477,8 +490,14 @@ mod tests {
 
     /// Whether a process is there (a zombie is not).
     fn alive(pid: &str) -> bool {
-        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
-            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| {
+            !stat
+                .rsplit(')')
+                .next()
+                .unwrap()
+                .trim_start()
+                .starts_with('Z')
+        })
     }
 
     #[tokio::test]
@@ -492,7 +511,10 @@ mod tests {
         tell(hook, &["a\n"]).await;
         assert_eq!(bench.lost.get(), 1);
         let pid = bench.read("pid");
-        assert!(!pid.is_empty(), "the machine was too slow to start a shell in half a second");
+        assert!(
+            !pid.is_empty(),
+            "the machine was too slow to start a shell in half a second"
+        );
         timeout(LONG, async {
             while alive(&pid) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
