@@ -14,6 +14,7 @@ use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::ExecHook;
@@ -29,6 +30,9 @@ const OFFERS: u32 = 3;
 
 /// How long a kept hook may take to leave when the daemon stops.
 const LEAVE: Duration = Duration::from_millis(300);
+
+/// How long the output of a hook that has ended is still read.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long to wait before a hook that left is started again; doubled each time up to `longest`,
 /// and back to `first` once it has stayed for `longest`.
@@ -95,6 +99,8 @@ struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     group: Option<i32>,
+    /// What copies its output to the log.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Running {
@@ -104,10 +110,27 @@ impl Running {
         self.group = None;
         status
     }
+
+    /// Lets its last words reach the log. What it left running in the background may keep its
+    /// output open for ever, so that is not waited for.
+    async fn last_words(&mut self) {
+        let all = async {
+            for reader in &mut self.readers {
+                // One that panicked has nothing more to say.
+                let _ended = reader.await;
+            }
+        };
+        if timeout(LAST_WORDS, all).await.is_ok() {
+            self.readers.clear();
+        }
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        for reader in &self.readers {
+            reader.abort();
+        }
         if let Some(group) = self.group {
             // SAFETY: kill takes two integers. The child was made leader of a group of its own
             // and has not been waited for, so the number still names that group.
@@ -138,6 +161,7 @@ async fn start(hook: &Hook) -> Result<Running, String> {
             child,
             stdin: None,
             group,
+            readers: Vec::new(),
         })
     });
     let mut running = match timeout(hook.limit, started).await {
@@ -148,10 +172,12 @@ async fn start(hook: &Hook) -> Result<Running, String> {
     };
     running.stdin = running.child.stdin.take();
     if let Some(stdout) = running.child.stdout.take() {
-        tokio::spawn(log_output(hook.name.clone(), stdout));
+        let reader = tokio::spawn(log_output(hook.name.clone(), stdout));
+        running.readers.push(reader);
     }
     if let Some(stderr) = running.child.stderr.take() {
-        tokio::spawn(log_output(hook.name.clone(), stderr));
+        let reader = tokio::spawn(log_output(hook.name.clone(), stderr));
+        running.readers.push(reader);
     }
     Ok(running)
 }
@@ -185,6 +211,7 @@ async fn once(hook: &Hook, message: &str) -> Result<(), String> {
             .wait()
             .await
             .map_err(|error| format!("cannot be waited for: {error}"))?;
+        running.last_words().await;
         if status.success() {
             Ok(())
         } else {
@@ -333,10 +360,13 @@ impl Keeper {
                     Some(message) => self.pending = Some((message, 0)),
                     None => self.ended = true,
                 },
-                status = running.wait() => return match status {
-                    Ok(status) => format!("left ({status})"),
-                    Err(error) => format!("cannot be waited for: {error}"),
-                },
+                status = running.wait() => {
+                    running.last_words().await;
+                    return match status {
+                        Ok(status) => format!("left ({status})"),
+                        Err(error) => format!("cannot be waited for: {error}"),
+                    };
+                }
                 () = &mut steady, if !is_steady => {
                     is_steady = true;
                     self.pause = self.hook.backoff.first;
@@ -522,6 +552,18 @@ mod tests {
         })
         .await
         .expect("what the hook started outlives it");
+    }
+
+    #[tokio::test]
+    async fn what_a_hook_leaves_in_the_background_holds_nothing_up() {
+        let bench = Bench::new();
+        let hook = bench.hook("sleep 5 & echo . >> $1/got", false, LONG);
+        // Both long before the sleep is over.
+        timeout(Duration::from_secs(4), tell(hook, &["a\n", "b\n"]))
+            .await
+            .expect("held up");
+        assert_eq!(bench.read("got"), ".\n.\n");
+        assert_eq!(bench.lost.get(), 0);
     }
 
     #[tokio::test]
