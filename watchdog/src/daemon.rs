@@ -3,11 +3,7 @@
 //! In: a configuration and the command line's wishes. Out: a running tick, and what is to be said
 //! of the start. The sinks are put to its other end by [`crate::run`].
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
-};
+use std::path::PathBuf;
 
 use watchdog_common::layout::PORTS;
 use watchdog_model::leases::{
@@ -19,9 +15,17 @@ use crate::{
     collect::existing,
     config::{Config, EntryThresholds},
     kernel::{Kernel, Missing, Options, Report},
-    memory::{Remembered, Slate},
-    outbox::Outbox,
-    tick::{self, Control, Gauges, Tick, realtime},
+    memory::{self, Remembered, Slate},
+    outbox::{Lost, Outbox},
+    sinks::{
+        events::{Attached, Refused, Started},
+        metrics::Metrics,
+    },
+    tick::{
+        self, Control, Tick,
+        gauges::{LostHandles, MetricGauges},
+        realtime,
+    },
 };
 
 /// What the command line wishes.
@@ -33,8 +37,8 @@ pub struct Wishes {
     pub state_dir: PathBuf,
 }
 
-/// A daemon whose tick runs.
-pub struct Daemon<G: Gauges + 'static> {
+/// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
+pub struct Daemon {
     /// What attached.
     pub report: Report,
     /// Whether memory is locked.
@@ -43,15 +47,10 @@ pub struct Daemon<G: Gauges + 'static> {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
-    /// Stop, pulse, reload.
-    pub control: Arc<Control>,
-    /// What a later run should know.
-    pub slate: Slate,
-    tick: JoinHandle<Tick<G>>,
 }
 
-impl<G: Gauges + 'static> Daemon<G> {
-    /// Loads, attaches, takes over what was there, and starts the tick.
+impl Daemon {
+    /// Loads, attaches, takes over what was there, and starts the tick and the memory's writer.
     ///
     /// # Errors
     /// A prerequisite is missing.
@@ -59,7 +58,9 @@ impl<G: Gauges + 'static> Daemon<G> {
         config: &Config,
         wishes: &Wishes,
         outbox: Outbox,
-        gauges: G,
+        gauges: MetricGauges,
+        control: Control<MetricGauges>,
+        ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Missing> {
         let ports = port_table(config);
         let mut kernel = wishes.kernel.as_ref().map(Kernel::load).transpose()?;
@@ -76,9 +77,11 @@ impl<G: Gauges + 'static> Daemon<G> {
             .as_ref()
             .map(|kernel| kernel.report.clone())
             .unwrap_or_default();
-        let control = Arc::new(Control::default());
-        control.last_ns.store(tick::clock().0, Ordering::Relaxed);
         let slate = Slate::with_capacity(capacity);
+        let remembered = Remembered::load(&wishes.state_dir);
+        if kernel.is_some() {
+            memory::start(&wishes.state_dir, &slate);
+        }
         let tick = Tick {
             reads: report.has("reads"),
             kernel,
@@ -86,9 +89,9 @@ impl<G: Gauges + 'static> Daemon<G> {
             book: Book::new(entry_settings(config), capacity),
             outbox,
             gauges,
-            remembered: Remembered::load(&wishes.state_dir),
-            slate: slate.clone(),
-            control: Arc::clone(&control),
+            remembered,
+            slate,
+            control,
         };
         trim();
         let memory_locked = match realtime::lock_memory() {
@@ -102,34 +105,97 @@ impl<G: Gauges + 'static> Daemon<G> {
         if !real_time {
             tracing::warn!("no real-time priority for the tick; nice -20 instead");
         }
-        let tick = tick
-            .start(realtime::Wish)
+        tick.start(ended)
             .map_err(|error| Missing(format!("the tick's thread cannot be started: {error}")))?;
         Ok(Self {
             report,
             memory_locked,
             real_time,
             adopted,
-            control,
-            slate,
-            tick,
         })
     }
 
-    /// Ends the tick and detaches everything.
-    pub fn stop(self) {
-        self.control.stop.store(true, Ordering::Relaxed);
-        // A tick that panicked has aborted the process already.
-        drop(self.tick.join());
+    /// What the `started` event says of it.
+    #[must_use]
+    pub fn describe(&self, http: std::net::SocketAddr) -> Started {
+        let (attached, refused) = self
+            .report
+            .hooks
+            .iter()
+            .partition::<Vec<_>, _>(|hook| hook.refused.is_none());
+        Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: kernel_release(),
+            attached: attached
+                .into_iter()
+                .map(|hook| Attached {
+                    signal: hook.signal.into(),
+                    hook: hook.hook.into(),
+                })
+                .collect(),
+            refused: refused
+                .into_iter()
+                .map(|hook| Refused {
+                    signal: hook.signal.into(),
+                    hook: hook.hook.into(),
+                    why: hook.refused.clone().unwrap_or_default(),
+                })
+                .collect(),
+            timeout_sources: vec!["handshake", "config", "inferred"],
+            real_time: self.real_time,
+            memory_locked: self.memory_locked,
+            http: Some(http),
+        }
     }
+}
 
-    /// Hands a changed configuration to the tick.
-    pub fn reload(control: &Control, config: &Config) {
-        control.reload.push(tick::Reload {
-            entries: entry_settings(config),
-            ports: Box::new(port_table(config)),
+/// The tick's figures over these metrics.
+#[must_use]
+pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
+    let lost = LostHandles {
+        slot: metrics.lost(Lost::Slot),
+        thread: metrics.lost(Lost::Thread),
+        lease: metrics.lost(Lost::Lease),
+        segment: metrics.lost(Lost::Segment),
+    };
+    MetricGauges::new(metrics.tick(&config.entry_names()), lost)
+}
+
+/// Hands a changed configuration to the tick.
+///
+/// # Errors
+/// It changes what a running daemon cannot: which entry a known flow belongs to.
+pub fn reload(
+    control: &Control<MetricGauges>,
+    metrics: &Metrics,
+    old: &Config,
+    new: &Config,
+) -> Result<(), String> {
+    for (index, entry) in old.leases.iter().enumerate() {
+        let same = new.leases.get(index).is_some_and(|new| {
+            new.name == entry.name && new.protocol == entry.protocol && new.ports == entry.ports
         });
+        if !same {
+            return Err(format!(
+                "leases[{index}] ({}) cannot be removed, moved or get other ports while running; \
+                 restart the daemon: known leases are taken over",
+                entry.name
+            ));
+        }
     }
+    control.reload.push(tick::Reload {
+        entries: entry_settings(new),
+        ports: Box::new(port_table(new)),
+        gauges: gauges(metrics, new),
+    });
+    Ok(())
+}
+
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Gives back what reading the kernel's type information took: tens of megabytes.

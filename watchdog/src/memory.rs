@@ -178,6 +178,36 @@ impl Slate {
     }
 }
 
+/// How often the writer looks for changes: what a kill loses at most.
+const WRITE_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Starts the thread that writes the file whenever it has changed, until the process ends. It may
+/// hang with its disk; nobody waits for it.
+pub fn start(dir: &Path, slate: &Slate) {
+    let mut writer = match Writer::new(dir, slate.clone()) {
+        Ok(writer) => writer,
+        Err(error) => {
+            tracing::warn!(
+                dir = %dir.display(), %error,
+                "known flows are not kept: a restart has to learn them anew"
+            );
+            return;
+        }
+    };
+    let spawned = std::thread::Builder::new()
+        .name("memory".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            loop {
+                std::thread::park_timeout(WRITE_EVERY);
+                writer.write();
+            }
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "known flows are not kept");
+    }
+}
+
 /// Writes the file whenever it has changed.
 pub struct Writer {
     slate: Slate,

@@ -20,8 +20,6 @@ pub struct Options {
     pub cgroup_root: Option<PathBuf>,
     /// How many flows to keep.
     pub flows: u32,
-    /// Whether kernel programs may log (aya-log).
-    pub debug: bool,
 }
 
 /// A missing prerequisite, with its mend.

@@ -1,6 +1,6 @@
 //! Alerts: which incidents are told to whom.
 //!
-//! In: incidents as they stand after each batch of notes. Out: messages to hooks ([`super::hooks`]),
+//! In: incidents as they stand after each batch of notes. Out: messages to hooks (`hooks.rs`),
 //! one when an incident reaches the stage of an alert and one when it has left it. Never: a wait;
 //! each alert has a queue and a task of its own.
 //!

@@ -105,13 +105,17 @@ impl Dispatch {
         stream.push(at, Arc::clone(line));
     }
 
-    /// Takes another configuration on: names and alerts. Returns the earlier alerts, to be
-    /// finished.
-    pub fn reconfigure(&mut self, config: &Config, alerts: Alerts) -> Alerts {
+    /// Takes another configuration on.
+    pub fn reconfigure(&mut self, config: &Config) {
         self.renderer.set_entries(config.entry_names());
+        // Whoever rotates the event file sends the same signal.
         if let Some(stream) = &self.stream {
             stream.reopen();
         }
+    }
+
+    /// Tells others of alerts from now on. Returns the earlier ones, to be finished.
+    pub fn exchange_alerts(&mut self, alerts: Alerts) -> Alerts {
         std::mem::replace(&mut self.alerts, alerts)
     }
 

@@ -14,6 +14,7 @@ use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::ExecHook;
@@ -29,6 +30,9 @@ const OFFERS: u32 = 3;
 
 /// How long a kept hook may take to leave when the daemon stops.
 const LEAVE: Duration = Duration::from_millis(300);
+
+/// How long the output of a hook that has ended is still read.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long to wait before a hook that left is started again; doubled each time up to `longest`,
 /// and back to `first` once it has stayed for `longest`.
@@ -95,6 +99,8 @@ struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     group: Option<i32>,
+    /// What copies its output to the log.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Running {
@@ -104,10 +110,27 @@ impl Running {
         self.group = None;
         status
     }
+
+    /// Lets its last words reach the log. What it left running in the background may keep its
+    /// output open for ever, so that is not waited for.
+    async fn last_words(&mut self) {
+        let all = async {
+            for reader in &mut self.readers {
+                // One that panicked has nothing more to say.
+                let _ended = reader.await;
+            }
+        };
+        if timeout(LAST_WORDS, all).await.is_ok() {
+            self.readers.clear();
+        }
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        for reader in &self.readers {
+            reader.abort();
+        }
         if let Some(group) = self.group {
             // SAFETY: kill takes two integers. The child was made leader of a group of its own
             // and has not been waited for, so the number still names that group.
@@ -138,6 +161,7 @@ async fn start(hook: &Hook) -> Result<Running, String> {
             child,
             stdin: None,
             group,
+            readers: Vec::new(),
         })
     });
     let mut running = match timeout(hook.limit, started).await {
@@ -148,10 +172,12 @@ async fn start(hook: &Hook) -> Result<Running, String> {
     };
     running.stdin = running.child.stdin.take();
     if let Some(stdout) = running.child.stdout.take() {
-        tokio::spawn(log_output(hook.name.clone(), stdout));
+        let reader = tokio::spawn(log_output(hook.name.clone(), stdout));
+        running.readers.push(reader);
     }
     if let Some(stderr) = running.child.stderr.take() {
-        tokio::spawn(log_output(hook.name.clone(), stderr));
+        let reader = tokio::spawn(log_output(hook.name.clone(), stderr));
+        running.readers.push(reader);
     }
     Ok(running)
 }
@@ -185,6 +211,7 @@ async fn once(hook: &Hook, message: &str) -> Result<(), String> {
             .wait()
             .await
             .map_err(|error| format!("cannot be waited for: {error}"))?;
+        running.last_words().await;
         if status.success() {
             Ok(())
         } else {
@@ -254,6 +281,9 @@ impl Keeper {
                 return;
             }
             self.sleep().await;
+            if self.ended && self.pending.is_none() {
+                return;
+            }
             self.pause = (self.pause * 2).min(self.hook.backoff.longest);
         }
     }
@@ -317,23 +347,26 @@ impl Keeper {
                     }
                 }
             }
+            if self.ended {
+                drop(stdin);
+                // Killed by the drop if it does not leave.
+                let _left = timeout(LEAVE, running.wait()).await;
+                return "is done".to_owned();
+            }
             tokio::select! {
                 // What it is told comes first: a program that is about to leave may still take it.
                 biased;
                 message = self.messages.recv(), if !self.ended => match message {
                     Some(message) => self.pending = Some((message, 0)),
-                    None => {
-                        self.ended = true;
-                        drop(stdin);
-                        // Killed by the drop if it does not leave.
-                        let _left = timeout(LEAVE, running.wait()).await;
-                        return "is done".to_owned();
-                    }
+                    None => self.ended = true,
                 },
-                status = running.wait() => return match status {
-                    Ok(status) => format!("left ({status})"),
-                    Err(error) => format!("cannot be waited for: {error}"),
-                },
+                status = running.wait() => {
+                    running.last_words().await;
+                    return match status {
+                        Ok(status) => format!("left ({status})"),
+                        Err(error) => format!("cannot be waited for: {error}"),
+                    };
+                }
                 () = &mut steady, if !is_steady => {
                     is_steady = true;
                     self.pause = self.hook.backoff.first;
@@ -373,206 +406,4 @@ async fn log_output(name: String, mut output: impl AsyncRead + Unpin) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::path::{Path, PathBuf};
-
-    const LONG: Duration = Duration::from_secs(30);
-
-    struct Bench {
-        dir: tempfile::TempDir,
-        lost: IntCounter,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            Self {
-                dir: tempfile::tempdir().unwrap(),
-                lost: IntCounter::new("lost", "lost").unwrap(),
-            }
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.dir.path().join(name)
-        }
-
-        fn hook(&self, script: &str, persistent: bool, limit: Duration) -> Hook {
-            let program = self.path("hook.sh");
-            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-            self.at(&program, persistent, limit)
-        }
-
-        fn at(&self, program: &Path, persistent: bool, limit: Duration) -> Hook {
-            let config = ExecHook {
-                argv: vec![
-                    program.display().to_string(),
-                    self.dir.path().display().to_string(),
-                ],
-                persistent,
-                timeout_ns: 1,
-            };
-            Hook {
-                limit,
-                backoff: Backoff {
-                    first: Duration::from_millis(1),
-                    longest: Duration::from_millis(4),
-                },
-                ..Hook::new(&config, self.lost.clone())
-            }
-        }
-
-        fn read(&self, name: &str) -> String {
-            std::fs::read_to_string(self.path(name)).unwrap_or_default()
-        }
-    }
-
-    /// Sends all messages and waits until the hook's task has ended.
-    async fn tell(hook: Hook, all: &[&str]) {
-        let (sender, messages) = mpsc::channel(16);
-        for message in all {
-            sender.try_send(Arc::from(*message)).unwrap();
-        }
-        drop(sender);
-        timeout(LONG, run(hook, messages)).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_one_shot_hook_gets_each_message_on_its_input() {
-        let bench = Bench::new();
-        let hook = bench.hook("cat >> $1/got; echo . >> $1/got", false, LONG);
-        tell(hook, &["a\n", "b\nc\n"]).await;
-        assert_eq!(bench.read("got"), "a\n.\nb\nc\n.\n");
-        assert_eq!(bench.lost.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn it_runs_in_a_clean_environment_and_a_group_of_its_own() {
-        let bench = Bench::new();
-        let hook = bench.hook(
-            "env > $1/env; pwd > $1/pwd; ps -o pgid= -p $$ > $1/group; echo $$ > $1/pid",
-            false,
-            LONG,
-        );
-        tell(hook, &["a\n"]).await;
-        let env = bench.read("env");
-        assert!(
-            env.lines().any(|line| line == format!("PATH={PATH}")),
-            "{env}"
-        );
-        assert!(!env.contains("CARGO"), "{env}");
-        assert_eq!(bench.read("pwd"), "/\n");
-    }
-
-    #[tokio::test]
-    async fn a_hook_that_does_not_read_its_input_is_not_at_fault() {
-        let bench = Bench::new();
-        let hook = bench.hook("exec <&-; exit 0", false, LONG);
-        // More than a pipe holds.
-        tell(hook, &[&"x".repeat(1 << 20)]).await;
-        assert_eq!(bench.lost.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_hook_that_fails_or_does_not_exist_is_counted() {
-        let bench = Bench::new();
-        tell(bench.hook("exit 3", false, LONG), &["a\n", "b\n"]).await;
-        assert_eq!(bench.lost.get(), 2);
-        tell(bench.at(&bench.path("none"), false, LONG), &["a\n"]).await;
-        assert_eq!(bench.lost.get(), 3);
-        tell(bench.at(&bench.path("none"), true, LONG), &["a\n"]).await;
-        assert_eq!(bench.lost.get(), 4);
-    }
-
-    /// Whether a process is there (a zombie is not).
-    fn alive(pid: &str) -> bool {
-        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| {
-            !stat
-                .rsplit(')')
-                .next()
-                .unwrap()
-                .trim_start()
-                .starts_with('Z')
-        })
-    }
-
-    #[tokio::test]
-    async fn a_hook_that_hangs_is_killed_with_all_it_started() {
-        let bench = Bench::new();
-        let hook = bench.hook(
-            "sleep 1000 & echo $! > $1/pid.new; mv $1/pid.new $1/pid; wait",
-            false,
-            Duration::from_millis(500),
-        );
-        tell(hook, &["a\n"]).await;
-        assert_eq!(bench.lost.get(), 1);
-        let pid = bench.read("pid");
-        assert!(
-            !pid.is_empty(),
-            "the machine was too slow to start a shell in half a second"
-        );
-        timeout(LONG, async {
-            while alive(&pid) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("what the hook started outlives it");
-    }
-
-    #[tokio::test]
-    async fn a_kept_hook_is_started_before_the_first_message_and_gets_all() {
-        let bench = Bench::new();
-        let hook = bench.hook("echo up >> $1/got; exec cat >> $1/got", true, LONG);
-        let (sender, messages) = mpsc::channel(16);
-        let task = tokio::spawn(run(hook, messages));
-        timeout(LONG, async {
-            while bench.read("got") != "up\n" {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("started early");
-        for message in ["a\n", "b\n"] {
-            sender.send(Arc::from(message)).await.unwrap();
-        }
-        drop(sender);
-        timeout(LONG, task).await.unwrap().unwrap();
-        assert_eq!(bench.read("got"), "up\na\nb\n");
-        assert_eq!(bench.lost.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_kept_hook_that_leaves_is_started_again() {
-        let bench = Bench::new();
-        // Leaves three times before it takes anything.
-        let hook = bench.hook(
-            "echo . >> $1/starts; test $(wc -l < $1/starts) -ge 4 || exit 1; exec cat >> $1/got",
-            true,
-            LONG,
-        );
-        let (sender, messages) = mpsc::channel(16);
-        let task = tokio::spawn(run(hook, messages));
-        timeout(LONG, async {
-            while bench.read("starts").lines().count() < 4 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("started again and again");
-        sender.send(Arc::from("a\n")).await.unwrap();
-        drop(sender);
-        timeout(LONG, task).await.unwrap().unwrap();
-        assert_eq!(bench.read("got"), "a\n");
-    }
-
-    #[tokio::test]
-    async fn a_kept_hook_that_takes_nothing_is_given_up_for_that_message() {
-        let bench = Bench::new();
-        let hook = bench.hook("exec sleep 1000", true, Duration::from_millis(100));
-        // More than a pipe holds, so that not taking it shows.
-        tell(hook, &[&"x".repeat(1 << 20)]).await;
-        assert_eq!(bench.lost.get(), 1);
-    }
-}
+mod tests;

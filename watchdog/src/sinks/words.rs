@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn the_designs_example() {
-        let sample = Sample::late(0x3001_e647_d600_030)
+        let sample = Sample::late(0x0300_1e64_7d60_0030)
             .from(Stage::Late)
             .to(Outcome::Stage(Stage::AtRisk))
             .condition(Condition::ThreadStalled, Mono(2_000_000_000))

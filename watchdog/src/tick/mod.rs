@@ -111,22 +111,43 @@ pub struct Snapshot<'a> {
 }
 
 /// What others may ask of the running tick.
-#[derive(Default)]
-pub struct Control {
+pub struct Control<G> {
     /// Set to end it.
-    pub stop: AtomicBool,
+    pub stop: Arc<AtomicBool>,
     /// When it last ran, ns; 0 before the first time.
-    pub last_ns: AtomicU64,
+    pub last_ns: Arc<AtomicU64>,
     /// A changed configuration to take over.
-    pub reload: crossbeam_queue::SegQueue<Reload>,
+    pub reload: Arc<crossbeam_queue::SegQueue<Reload<G>>>,
+}
+
+impl<G> Clone for Control<G> {
+    fn clone(&self) -> Self {
+        Self {
+            stop: Arc::clone(&self.stop),
+            last_ns: Arc::clone(&self.last_ns),
+            reload: Arc::clone(&self.reload),
+        }
+    }
+}
+
+impl<G> Default for Control<G> {
+    fn default() -> Self {
+        Self {
+            stop: Arc::default(),
+            last_ns: Arc::default(),
+            reload: Arc::default(),
+        }
+    }
 }
 
 /// A changed configuration, made ready elsewhere.
-pub struct Reload {
+pub struct Reload<G> {
     /// Thresholds by entry.
     pub entries: Vec<watchdog_model::leases::settings::EntrySettings>,
     /// Port table: entry index plus one.
     pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
+    /// Figures by entry.
+    pub gauges: G,
 }
 
 /// The tick's parts.
@@ -146,7 +167,7 @@ pub struct Tick<G> {
     /// Where what a later run should know is left.
     pub slate: memory::Slate,
     /// Stop, pulse, reload.
-    pub control: Arc<Control>,
+    pub control: Control<G>,
 }
 
 impl<G: Gauges + 'static> Tick<G> {
@@ -154,13 +175,18 @@ impl<G: Gauges + 'static> Tick<G> {
     ///
     /// # Errors
     /// The thread cannot be made.
-    pub fn start(self, realtime: realtime::Wish) -> std::io::Result<thread::JoinHandle<Self>> {
+    pub fn start(
+        self,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<thread::JoinHandle<()>> {
         thread::Builder::new()
             .name("tick".into())
             .stack_size(256 * 1024)
             .spawn(move || {
-                realtime::apply(realtime);
-                self.run()
+                realtime::apply();
+                // The programs are detached when this is dropped, here and not where it is waited for.
+                drop(self.run());
+                ended();
             })
     }
 
@@ -193,7 +219,8 @@ impl<G: Gauges + 'static> Tick<G> {
         self
     }
 
-    fn reload(&mut self, reload: Reload) {
+    fn reload(&mut self, reload: Reload<G>) {
+        self.gauges = reload.gauges;
         self.book.reconfigure(reload.entries);
         if let Some(state) = self.state() {
             state.watch_ports(&reload.ports);

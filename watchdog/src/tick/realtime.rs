@@ -4,10 +4,6 @@
 
 use std::io;
 
-/// What to try.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wish;
-
 /// The longest that the tick may run without sleeping before the kernel warns it (SIGXCPU) and
 /// then kills it, microseconds: a thousand times its usual run.
 const RUNAWAY_US: libc::rlim_t = 500_000;
@@ -38,7 +34,7 @@ pub fn can() -> bool {
 }
 
 /// Makes the calling thread SCHED_FIFO 1, else nice −20.
-pub fn apply(_wish: Wish) {
+pub fn apply() {
     if fifo().is_err() {
         // SAFETY: takes integers; 0 is the calling thread.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };

@@ -17,7 +17,7 @@ fn note(note: &Note) -> String {
 #[test]
 fn a_transition_as_designed() {
     let mut renderer = Renderer::in_test();
-    let sample = Sample::late(0x3001_e647_d600_030)
+    let sample = Sample::late(0x0300_1e64_7d60_0030)
         .pid(138_783)
         .from(Stage::Late)
         .to(Outcome::Stage(Stage::AtRisk))
