@@ -1,13 +1,9 @@
-//! The daemon as a library: `main.rs` stays thin, tests use this.
+//! The daemon behind `lease-watchdog`: kernel state in, warnings out.
+//!
+//! [`config`] says what to watch, [`kernel`] attaches the programs and maps their memory, [`tick`]
+//! moves the model and speaks through the [`outbox`], the sinks turn what it said into events,
+//! metrics and alerts.
 
-/// The compiled kernel programs, aligned for aya.
-pub static EBPF_OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf"));
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_object_is_an_elf_file() {
-        assert_eq!(&super::EBPF_OBJECT[..4], b"\x7fELF");
-    }
-}
+pub mod config;
+pub mod kernel;
+pub mod outbox;
