@@ -235,7 +235,7 @@ impl<'a> Suite<'a> {
     fn lints(&self) -> Result<()> {
         let mut clippy = host_cargo(self.layout, "clippy");
         clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
-        run_child(&mut clippy)?;
+        let host = run_child(&mut clippy);
         let toolchain = self.toolchain()?;
         let mut of_kernel_side = match toolchain.clippy(self.layout) {
             Some(clippy) => clippy,
@@ -247,7 +247,8 @@ impl<'a> Suite<'a> {
                 toolchain.cargo(self.layout, "rustc")
             }
         };
-        run_child(of_kernel_side.args(["--", "-D", "warnings"])).context("watchdog-ebpf")
+        let kernel_side = run_child(of_kernel_side.args(["--", "-D", "warnings"]));
+        host.and(kernel_side.context("watchdog-ebpf"))
     }
 
     fn docs(&self) -> Result<()> {
