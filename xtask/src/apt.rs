@@ -88,11 +88,13 @@ fn may_install(lacking: &[Package], why: &str) -> Result<()> {
     if usable() {
         return Ok(());
     }
-    let how = match is_root() {
-        true => "there is no apt-get here: install what your system calls them by hand".to_owned(),
-        false => format!("as root: `apt-get install {}`", names(lacking)),
+    let names = names(lacking);
+    let line = match is_root() {
+        true => {
+            format!("missing {why}: {names}; without apt-get, install your system's own by hand")
+        }
+        false => format!("missing {why}; as root: `apt-get update && apt-get install {names}`"),
     };
-    let line = format!("missing {why}: {}; {how}", names(lacking));
     Err(Missing(line).into())
 }
 

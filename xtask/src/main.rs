@@ -27,7 +27,11 @@ const EXIT_MISSING: u8 = 3;
 
 /// Sets up, builds, shows and tests lease-watchdog.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 something is missing on this machine"
+)]
 struct Cli {
     /// Which compiler builds the kernel programs
     #[arg(long, value_enum, global = true, default_value_t = Choice::Auto)]

@@ -29,9 +29,29 @@ const DAEMON_ENV: &str = "LEASE_WATCHDOG_BIN";
 const LONG_ENV: &str = "LEASE_WATCHDOG_LONG";
 /// Crates that are tested without the eBPF object.
 const PURE_CRATES: &[&str] = &["watchdog-common", "watchdog-model", "xtask"];
-/// Prefixes of the daemon's integration tests, each with a step of its own.
-const KERNEL_PREFIX: &str = "kernel_";
-const STORY_PREFIX: &str = "story_";
+/// The daemon's integration tests that have a step of their own: a file or folder of this name, or
+/// files whose name begins so.
+const KERNEL: Family = Family {
+    whole: "kernel",
+    prefix: "kernel_",
+};
+const STORIES: Family = Family {
+    whole: "stories",
+    prefix: "story_",
+};
+
+/// Integration tests that belong together.
+#[derive(Clone, Copy)]
+struct Family {
+    whole: &'static str,
+    prefix: &'static str,
+}
+
+impl Family {
+    fn holds(self, name: &str) -> bool {
+        name == self.whole || name.starts_with(self.prefix)
+    }
+}
 
 /// Runs every check: format, lints, docs, unit, kernel and story tests, mutations.
 ///
@@ -196,8 +216,8 @@ impl<'a> Suite<'a> {
             Step::Lints => self.lints(),
             Step::Docs => self.docs(),
             Step::Units => self.units(),
-            Step::Kernel => self.daemon_tests(KERNEL_PREFIX),
-            Step::Stories => self.daemon_tests(STORY_PREFIX),
+            Step::Kernel => self.daemon_tests(KERNEL),
+            Step::Stories => self.daemon_tests(STORIES),
             Step::Mutations => self.mutations(),
         }
     }
@@ -215,7 +235,7 @@ impl<'a> Suite<'a> {
     fn lints(&self) -> Result<()> {
         let mut clippy = host_cargo(self.layout, "clippy");
         clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
-        run_child(&mut clippy)?;
+        let host = run_child(&mut clippy);
         let toolchain = self.toolchain()?;
         let mut of_kernel_side = match toolchain.clippy(self.layout) {
             Some(clippy) => clippy,
@@ -227,7 +247,8 @@ impl<'a> Suite<'a> {
                 toolchain.cargo(self.layout, "rustc")
             }
         };
-        run_child(of_kernel_side.args(["--", "-D", "warnings"])).context("watchdog-ebpf")
+        let kernel_side = run_child(of_kernel_side.args(["--", "-D", "warnings"]));
+        host.and(kernel_side.context("watchdog-ebpf"))
     }
 
     fn docs(&self) -> Result<()> {
@@ -241,9 +262,7 @@ impl<'a> Suite<'a> {
         let pure: Vec<_> = PURE_CRATES.iter().flat_map(|name| ["-p", name]).collect();
         let mut daemon = vec!["-p", "watchdog", "--lib", "--bins"];
         // Whatever is no kernel test and no story runs here, so that no file is left out.
-        let others = self.daemon_test_names(|name| {
-            !name.starts_with(KERNEL_PREFIX) && !name.starts_with(STORY_PREFIX)
-        })?;
+        let others = self.daemon_test_names(|name| !KERNEL.holds(name) && !STORIES.holds(name))?;
         daemon.extend(others.iter().flat_map(|name| ["--test", name]));
         let runs = [
             self.cargo_test(&pure, &[]),
@@ -253,11 +272,15 @@ impl<'a> Suite<'a> {
         runs.into_iter().collect()
     }
 
-    fn daemon_tests(&mut self, prefix: &str) -> Result<()> {
-        let names = self.daemon_test_names(|name| name.starts_with(prefix))?;
+    fn daemon_tests(&mut self, family: Family) -> Result<()> {
+        let names = self.daemon_test_names(|name| family.holds(name))?;
         if names.is_empty() {
             let folder = self.layout.daemon_tests();
-            bail!("no test file {}/{prefix}*.rs", folder.display());
+            let Family { whole, prefix } = family;
+            bail!(
+                "no test {whole}/main.rs or {prefix}*.rs in {}",
+                folder.display()
+            );
         }
         let mut args = vec!["-p", "watchdog"];
         args.extend(names.iter().flat_map(|name| ["--test", name]));

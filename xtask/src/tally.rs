@@ -10,10 +10,12 @@ pub struct Tally {
     pub failed: u64,
     /// Tests marked `#[ignore]`: the long ones.
     pub ignored: u64,
-    /// Names of failed tests.
+    /// Failed tests, each as `binary::path::name`.
     pub failures: Vec<String>,
     /// `name: reason` of tests that ran and proved nothing.
     pub skipped: Vec<String>,
+    /// The test binary that speaks now, as cargo announced it.
+    binary: String,
 }
 
 impl Tally {
@@ -25,7 +27,9 @@ impl Tally {
         } else if let Some(skipped) = line.strip_prefix("SKIPPED: ") {
             self.skipped.push(skipped.to_owned());
         } else if let Some(name) = failed_name(line) {
-            self.failures.push(name.to_owned());
+            self.failures.push(format!("{}::{name}", self.binary));
+        } else if let Some(binary) = announced_binary(line) {
+            self.binary = binary.to_owned();
         }
     }
 
@@ -84,6 +88,17 @@ fn failed_name(line: &str) -> Option<&str> {
     name.strip_suffix(" ... FAILED")
 }
 
+/// `story` from "Running tests/story.rs (target/debug/deps/story-0123abcd)".
+fn announced_binary(line: &str) -> Option<&str> {
+    if let Some((_, krate)) = line.split_once("Doc-tests") {
+        return krate.split_whitespace().last();
+    }
+    let (before, path) = line.strip_suffix(')')?.rsplit_once('(')?;
+    let file = path.rsplit('/').next()?;
+    let (name, _hash) = file.rsplit_once('-')?;
+    before.contains("Running").then_some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +107,7 @@ mod tests {
     fn summary_lines_add_up() {
         let mut tally = Tally::default();
         for line in [
+            "     Running unittests src/lib.rs (target/debug/deps/watchdog-96a3e9c5167bf7f6)",
             "running 3 tests",
             "test a::b ... ok",
             "test a::c ... FAILED",
@@ -103,7 +119,7 @@ mod tests {
             tally.feed(line);
         }
         assert_eq!((tally.passed, tally.failed, tally.ignored), (8, 1, 1));
-        assert_eq!(tally.failures, ["a::c"]);
+        assert_eq!(tally.failures, ["watchdog::a::c"]);
         assert_eq!(tally.ran(), 9);
     }
 
@@ -131,5 +147,17 @@ mod tests {
             "test result: ok.",
         ];
         assert_eq!(shown, whole);
+    }
+
+    #[test]
+    fn a_binary_is_known_by_what_cargo_announces() {
+        let story =
+            "\u{1b}[1m     Running\u{1b}[0m tests/story_a.rs (/x/target/debug/deps/story_a-09af)";
+        assert_eq!(announced_binary(story), Some("story_a"));
+        assert_eq!(
+            announced_binary("   Doc-tests watchdog_model"),
+            Some("watchdog_model")
+        );
+        assert_eq!(announced_binary("error: failed (as-is)"), None);
     }
 }
