@@ -303,3 +303,6 @@ impl Book {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;
