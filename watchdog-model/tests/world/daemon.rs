@@ -48,7 +48,7 @@ impl Daemon {
 impl World {
     /// Something about this end has changed.
     pub fn mark(&mut self, flow: usize, role: Role) {
-        if !self.daemon.sees.contains(&role) {
+        if !self.daemon.sees.contains(&role) || self.flows[flow].recycled {
             return;
         }
         let end = self.flows[flow].end_mut(role);
@@ -71,6 +71,7 @@ impl World {
     }
 
     pub fn recycle(&mut self, flow: usize) {
+        self.flows[flow].recycled = true;
         self.daemon.recycled.push(flow);
         self.set_tick(self.now.plus(1));
     }
@@ -123,6 +124,43 @@ impl World {
             assert!(next > now, "the book wants to be called at once, for ever");
             self.set_tick(next);
         }
+    }
+
+    /// All that was said of one session, for the message of a failed check.
+    pub fn told(&self, id: LeaseId) -> String {
+        let mut told = String::new();
+        for (at, note) in &self.daemon.said {
+            let (subject, what) = match note {
+                Note::Seen { subject, .. } => (subject, "seen".to_owned()),
+                Note::Transition(said) => (
+                    &said.subject,
+                    format!(
+                        "{:?} > {:?} {:?} {:?}, silent {:?} ms",
+                        said.from,
+                        said.to,
+                        said.condition,
+                        said.verdict.cause,
+                        said.silent_ns.map(|silent_ns| silent_ns / MS)
+                    ),
+                ),
+                Note::Gone { subject, reason } => (subject, format!("gone {reason:?}")),
+                Note::FalseExpiry(said) => (&said.subject, "false expiry".to_owned()),
+            };
+            if subject.id == id {
+                let after = at.since(START) / MS;
+                let timeout = subject.timeout_ns.map(|timeout_ns| timeout_ns / MS);
+                told += &format!(
+                    "\n+{after} ms {:?} of {timeout:?} ms, port {}: {what}",
+                    subject.role,
+                    subject
+                        .endpoints
+                        .local
+                        .port()
+                        .min(subject.endpoints.peer.port())
+                );
+            }
+        }
+        told
     }
 
     /// What the daemon believes to be the earliest end of this session, per role.
@@ -215,7 +253,8 @@ impl World {
                         known.remove(&(*was, subject.role));
                     }
                     let before = known.insert((subject.id, subject.role), true);
-                    assert_eq!(before, None, "seed {}: seen twice: {subject:?}", self.seed);
+                    let told = self.told(subject.id);
+                    assert_eq!(before, None, "seed {}: seen twice: {told}", self.seed);
                 }
                 Note::Transition(Transition { subject, .. }) => {
                     assert_eq!(known.get(&(subject.id, subject.role)), Some(&true));
@@ -248,11 +287,12 @@ impl World {
                 }
                 assert!(
                     stage >= Stage::AtRisk,
-                    "seed {}: {role:?}'s lease {:#x} of {:?} expired at +{} ms, only {stage:?}",
+                    "seed {}: {role:?}'s lease {:#x} of {:?} expired at +{} ms, only {stage:?}: {}",
                     self.seed,
                     expiry.session,
                     self.holders[expiry.holder].client,
-                    expiry.at.since(START) / MS
+                    expiry.at.since(START) / MS,
+                    self.told(LeaseId::Session(expiry.session))
                 );
             }
         }

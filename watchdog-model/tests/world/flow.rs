@@ -47,6 +47,8 @@ pub struct Flow {
     pub grantor: usize,
     /// The session that it carries, as the grantor knows it.
     pub session: u64,
+    /// Its slot is used for another by now: nothing of it is seen any more.
+    pub recycled: bool,
     ends: [End; 2],
 }
 
@@ -130,6 +132,7 @@ impl World {
             holder,
             grantor,
             session: 0,
+            recycled: false,
             ends,
         });
         self.grantors[grantor].open.insert(number);

@@ -326,10 +326,12 @@ fn a_stop_of_the_server_seen_late_changes_the_clients_cause() {
     assert_eq!(bench.said(), ["Healthy>Late RenewalUnanswered PeerSilent"]);
     grantor.stall = stopped(bench.now);
     bench.see(&grantor);
+    bench.until(ms(8_500));
     assert_eq!(bench.said(), ["Late>Late RenewalUnanswered ProcessStopped"]);
     // And it stands when the server runs again but has not answered yet.
     grantor.stall = None;
     bench.see(&grantor);
+    bench.until(ms(8_500));
     assert_eq!(bench.said(), [""; 0]);
     assert_eq!(bench.book.len(), 2);
 }
