@@ -163,7 +163,7 @@ impl Book {
             return;
         }
         self.judge(slot, now, say);
-        self.judge_other_end(slot, now, say);
+        self.remind_other_end(slot, now);
     }
 
     /// The flow's slot is used for another flow; whatever was not seen of its end will not be.
@@ -313,3 +313,6 @@ impl Book {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,8 +153,11 @@ impl LeaseFacts {
         })
     }
 
-    /// The moment after which the lease must have ended if nothing more was heard of it: the
-    /// grantor's slowest reckoning from the newest thing it can have heard.
+    /// The moment after which the lease must have ended if nothing more was heard of it.
+    ///
+    /// A grantor that has answered expires at the latest a timeout and a bucket after its answer. A
+    /// request that was not answered may lie unread while the grantor stands still, and be read just
+    /// before the bucket of the one before it is over: then all of that comes once more.
     #[must_use]
     pub fn latest_expiry(&self, settings: &EntrySettings) -> Mono {
         // Longest timeout in common use (20 ticks of 2 s), for leases whose own is not known.
@@ -162,22 +165,24 @@ impl LeaseFacts {
         let timeout_ns = self
             .timeout
             .map_or(UNKNOWN_TIMEOUT_NS, |timeout| timeout.ns);
-        let heard_at = [
-            Some(self.opened_at),
-            self.base,
-            self.request_at,
-            self.fresh_from,
-            self.unsent_since,
-        ]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or(self.opened_at);
-        let mut latest = heard_at.plus(timeout_ns);
-        if let Some(reconnect) = self.reconnect {
-            latest = latest.max(reconnect.at.plus(timeout_ns.max(reconnect.asked_ns)));
-        }
         // A follower tells its leader every half tick, the leader looks once a tick.
-        latest.plus(settings.grantor_tick_ns() / 2 * 3)
+        let look_ns = settings.grantor_tick_ns() / 2 * 3;
+        let answered_at = [self.base, self.reply_at, self.fresh_from]
+            .into_iter()
+            .flatten()
+            .fold(self.opened_at, Mono::max);
+        let mut latest = answered_at.plus(timeout_ns + look_ns);
+        let unheard_at = match self.role {
+            Role::Holder => self.request_at.max(self.unsent_since),
+            Role::Grantor => self.unread_since.and(self.request_at),
+        };
+        if let Some(unheard_at) = unheard_at.filter(|at| Some(*at) > self.base) {
+            latest = latest.max(unheard_at.plus(2 * (timeout_ns + look_ns)));
+        }
+        if let Some(reconnect) = self.reconnect {
+            let longer_ns = timeout_ns.max(reconnect.asked_ns);
+            latest = latest.max(reconnect.at.plus(timeout_ns + longer_ns + 2 * look_ns));
+        }
+        latest
     }
 }

@@ -101,8 +101,9 @@ impl Book {
         self.deadlines.set(slot, due);
     }
 
-    /// What has been seen at one end of a flow may be the cause of the other end's trouble.
-    pub(super) fn judge_other_end(&mut self, slot: u32, now: Mono, say: &mut dyn FnMut(Note)) {
+    /// What has been seen at one end of a flow may be the cause of the other end's trouble: that is
+    /// judged by the next [`Book::advance`], when its own observation has come too.
+    pub(super) fn remind_other_end(&mut self, slot: u32, now: Mono) {
         let Some(other) = self.other_end(slot) else {
             return;
         };
@@ -110,7 +111,7 @@ impl Book {
             .as_ref()
             .is_some_and(|lease| lease.stage != Stage::Healthy);
         if troubled {
-            self.judge(other, now, say);
+            self.deadlines.set(other, Some(now));
         }
     }
 

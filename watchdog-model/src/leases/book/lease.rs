@@ -202,6 +202,7 @@ impl Lease {
         }
         self.closing |= flow.close_request_at.is_some();
         self.learn(flow, shared, now);
+        self.infer_timeout(settings);
         self.observed_at = Some(now);
     }
 
@@ -219,26 +220,34 @@ impl Lease {
         }
     }
 
-    /// Handshake before configuration before inference.
+    /// Handshake before configuration; inference comes last, when all has been learned.
     fn take_timeout(&mut self, flow: &FlowObservation, settings: &EntrySettings) {
         let handshake = flow
             .welcome
             .and_then(|welcome| u64::try_from(welcome.timeout_ms).ok())
             .filter(|millis| *millis > 0);
-        let known = self.facts.timeout;
-        let certain = known.is_some_and(|timeout| timeout.source == TimeoutSource::Handshake);
+        let known = self.facts.timeout.map(|timeout| timeout.source);
         if let Some(millis) = handshake {
             self.facts.timeout = Some(Timeout {
                 ns: ms(millis),
                 source: TimeoutSource::Handshake,
             });
-        } else if certain {
-        } else if let Some(ns) = settings.timeout_ns {
+        } else if let Some(ns) = settings.timeout_ns
+            && known != Some(TimeoutSource::Handshake)
+        {
             self.facts.timeout = Some(Timeout {
                 ns,
                 source: TimeoutSource::Config,
             });
-        } else if let Some(cadence_ns) = settings.renew_every_ns.or_else(|| self.cadence.known()) {
+        }
+    }
+
+    fn infer_timeout(&mut self, settings: &EntrySettings) {
+        let known = self.facts.timeout.map(|timeout| timeout.source);
+        if known.is_some_and(|source| source != TimeoutSource::Inferred) {
+            return;
+        }
+        if let Some(cadence_ns) = settings.renew_every_ns.or_else(|| self.cadence.known()) {
             self.facts.timeout = Some(Timeout {
                 ns: cadence_ns.saturating_mul(INFERRED_CADENCES),
                 source: TimeoutSource::Inferred,
@@ -358,7 +367,12 @@ impl Lease {
         }
         if kept_alive {
             let at = flow.request_at.unwrap_or(now);
-            self.cadence.learn(flow.keepalive_gap_ns, at);
+            // A gap that reaches back into a time out of sight may have been filled.
+            if Some(at.minus(flow.keepalive_gap_ns)) >= self.facts.fresh_from {
+                self.cadence.learn(flow.keepalive_gap_ns, at);
+            } else {
+                self.cadence.interrupted();
+            }
         }
         let executable = flow.owner.map_or(0, |owner| owner.executable);
         let timeout = self
