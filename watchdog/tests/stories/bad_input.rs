@@ -67,14 +67,16 @@ fn without_root_it_says_which_right_it_lacks() {
 
 #[test]
 fn a_kernel_without_type_information_is_a_missing_prerequisite() {
-    let mut command = Home::watching(&[ANY_PORT], "").command();
+    let home = Home::watching(&[ANY_PORT], "");
+    let mut command = home.command();
     command.args(["--btf", "/nonexistent"]);
     refuses(command, 3, &["/nonexistent", "BTF"]);
 }
 
 #[test]
 fn a_node_without_cgroup_v2_is_a_missing_prerequisite() {
-    let mut command = Home::watching(&[ANY_PORT], "").command();
+    let home = Home::watching(&[ANY_PORT], "");
+    let mut command = home.command();
     command.args(["--cgroup-root", "/nonexistent"]);
     refuses(command, 3, &["/nonexistent", "cgroup"]);
 }
@@ -122,7 +124,8 @@ fn a_missing_configuration_is_named() {
 fn a_hook_that_does_not_exist_is_refused_at_the_start() {
     let hook = "/nonexistent/page.sh";
     let alerts = format!("alerts:\n  - on: late\n    exec: {{ argv: [\"{hook}\"] }}");
-    refuses(Home::watching(&[ANY_PORT], &alerts).command(), 2, &[hook]);
+    let home = Home::watching(&[ANY_PORT], &alerts);
+    refuses(home.command(), 2, &[hook]);
 }
 
 /// The hook gets its line and never ends; the warnings of the next client come as fast as ever.

@@ -136,8 +136,8 @@ impl ZooKeeper {
         })
     }
 
-    /// Waits until the server has read another request of the session, so that the caller knows
-    /// its renewal to be milliseconds old.
+    /// Waits until the server has answered another request of the session, so that the caller
+    /// knows its renewal to be milliseconds old.
     ///
     /// # Panics
     /// If none comes within the session's own timeout.
@@ -146,7 +146,7 @@ impl ZooKeeper {
         let within = Duration::from_millis(before.timeout_ms);
         clock::poll(within, || {
             let now = self.sessions().remove(&id)?;
-            (now.received > before.received).then_some(now)
+            (now.answered_us > before.answered_us).then_some(now)
         })
         .unwrap_or_else(|| panic!("session {id:#x} renewed nothing in {within:?}"))
     }
