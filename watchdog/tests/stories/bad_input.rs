@@ -146,9 +146,9 @@ fn a_hook_that_hangs_holds_up_nothing() {
     );
     let home = Home::watching(&[world.server.port()], &alerts);
     let daemon = Daemon::start(&home);
-    let clients = [Kind::C, Kind::Kazoo].map(|kind| client_seen(world, &daemon, kind));
+    let clients = [Kind::C, Kind::Kazoo].map(|kind| client_seen(&world, &daemon, kind));
     for client in &clients {
-        let late_after = freeze_until_late(world, &daemon, client);
+        let late_after = freeze_until_late(&world, &daemon, client);
         daemon.check(
             late_after <= SECOND + GRACE_US,
             "the hook held up a warning",

@@ -13,11 +13,12 @@ const MINUTE_US: i64 = 60 * SECOND;
 
 #[test]
 fn a_healthy_minute_is_silent() {
-    let World { server, daemon, .. } = World::shared();
+    let world = World::shared();
+    let World { server, daemon, .. } = &*world;
     let port = server.port();
     let mark = daemon.mark();
     let start = |load: fn(_, _, _) -> Order<'static>| {
-        daemon_sees(Client::start_all(|kind| load(kind, port, TIMEOUT)))
+        world.connect(Client::start_all(|kind| load(kind, port, TIMEOUT)))
     };
     let (idle, busy, closing) = (start(Order::idle), start(Order::busy), start(Order::idle));
     let from_us = clock::now_us();
@@ -56,8 +57,4 @@ fn a_healthy_minute_is_silent() {
     });
     daemon.check(lost.count() == 0, "a lease that lives is gone");
     println!("story (b): {} sessions, a minute, not a word", ids.len());
-}
-
-fn daemon_sees(clients: Vec<Client>) -> Vec<Client> {
-    World::shared().connect(clients)
 }

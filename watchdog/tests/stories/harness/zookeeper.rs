@@ -182,8 +182,16 @@ impl ZooKeeper {
             .1
     }
 
-    /// The last lines of the server's log, for reports.
-    pub fn log_tail(&self) -> String {
+    /// Prints the end of the server's log, for a story that failed.
+    pub fn report(&self) {
+        eprintln!(
+            "server on port {}; end of its log:\n{}",
+            self.port,
+            self.log_tail()
+        );
+    }
+
+    fn log_tail(&self) -> String {
         text_of(&self.log.tail(25))
     }
 
