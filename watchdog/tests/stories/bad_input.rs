@@ -204,7 +204,7 @@ fn a_reader_that_leaves_does_not_stop_it() {
     let complaints = errors.since(0);
     let complaints = complaints
         .iter()
-        .filter(|line| line.text.contains("events"));
+        .filter(|line| line.text.contains("reader"));
     assert_eq!(
         complaints.count(),
         1,
