@@ -1,5 +1,7 @@
 //! Causes: why a renewal is late, and the measured facts that prove it.
 
+pub mod verdict;
+
 use crate::leases::observation::{Comm, StallKind};
 
 /// Why, in the order in which they are tried: own node first, then the path, then the peer.

@@ -1,0 +1,305 @@
+//! All leases, across flows.
+//!
+//! In: [`Book::observe`] for a flow about which something changed, [`Book::flow_gone`] when its slot
+//! is used for another, [`Book::daemon_gap`] when nobody looked for a while, and [`Book::advance`]
+//! as time passes. Out: notes, handed to `say` as they arise, and [`Book::leases`] for whoever wants
+//! to see all. Never: a clock, an allocation after [`Book::new`] while the capacity holds, a scan of
+//! all leases where only some are due.
+//!
+//! The order within one tick is: `daemon_gap` if the tick was late, `observe` for what changed,
+//! `flow_gone`, then `advance`. A note is said at the first call at which it is true; a lease makes at
+//! most one transition per call, to the worst stage that is reached.
+//!
+//! A lease's key is (entry, id, role); one `Seen` is said of it in its life. Which proof wins when
+//! several hold: an expiry before a close before a stage. A stage falls only by a renewal newer than
+//! the one that was the newest when it rose; that is said as `Renewed`, and if something else is late
+//! even then, the next call says so.
+
+mod deadlines;
+mod identity;
+mod judge;
+mod lease;
+
+use std::collections::HashMap;
+
+use self::deadlines::Deadlines;
+use self::lease::Lease;
+use super::cadence::SharedCadences;
+use super::facts::Gap;
+use super::note::{Condition, GoneReason, LeaseHandle, LeaseId, Note, Stage, Subject};
+use super::observation::{Endpoints, FlowKey, FlowObservation, Role};
+use super::settings::EntrySettings;
+use crate::causes::Verdict;
+use crate::time::Mono;
+
+type LeaseKey = (u16, LeaseId, Role);
+
+/// What is known of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FlowUse {
+    /// It carries the lease in this slot.
+    Carries(u32),
+    /// The lease that it carried has ended or moved on; whatever it still shows is of no account.
+    Done,
+}
+
+/// All leases.
+#[derive(Debug)]
+pub struct Book {
+    entries: Vec<EntrySettings>,
+    slots: Vec<Option<Lease>>,
+    free: Vec<u32>,
+    deadlines: Deadlines,
+    by_key: HashMap<LeaseKey, u32>,
+    by_flow: HashMap<FlowKey, FlowUse>,
+    by_ends: HashMap<(Role, Endpoints), u32>,
+    shared: SharedCadences,
+    gap: Option<Gap>,
+    next_handle: u64,
+    /// Leases without a flow: the ones that a new flow may go on with.
+    adrift: Vec<u32>,
+    refused: u64,
+}
+
+/// One lease as it stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeaseView {
+    /// The lease.
+    pub subject: Subject,
+    /// How far it is from lapsing, as last said.
+    pub stage: Stage,
+    /// Where the renewal stands, as last said.
+    pub condition: Condition,
+    /// Since when.
+    pub since: Mono,
+    /// Cause and evidence, as last said; unknown while healthy.
+    pub verdict: Verdict,
+    /// The earliest moment at which the grantor may expire it, if known.
+    pub floor: Option<Mono>,
+    /// floor − now, ns.
+    pub remaining_ns: Option<i64>,
+    /// `a` (holder) or `p` (grantor): the newest renewal that the grantor has surely seen.
+    pub answered_at: Option<Mono>,
+    /// now − `answered_at`, ns.
+    pub silent_ns: Option<u64>,
+    /// The cadence in use, ns; None while no timeout is known either.
+    pub cadence_ns: Option<u64>,
+    /// The cadence that this lease's own keepalives taught, if it is known.
+    pub learned_cadence_ns: Option<u64>,
+    /// The flow that carries it.
+    pub flow: Option<FlowKey>,
+    /// Whether its frames are being followed.
+    pub synchronised: bool,
+}
+
+impl Book {
+    /// An empty book with all its room for `capacity` leases.
+    #[must_use]
+    pub fn new(entries: Vec<EntrySettings>, capacity: usize) -> Self {
+        let slots = u32::try_from(capacity).unwrap_or(u32::MAX - 1);
+        let capacity = slots as usize;
+        // Twice the room: a map that stays under half of its room tidies up in place after removals.
+        let map_room = 2 * capacity + 1;
+        Self {
+            entries,
+            slots: vec![const { None }; capacity],
+            free: (0..slots).rev().collect(),
+            deadlines: Deadlines::new(capacity),
+            by_key: HashMap::with_capacity(map_room),
+            // A flow stays in the map until its slot is used again, so there may be more of them.
+            by_flow: HashMap::with_capacity(2 * map_room),
+            by_ends: HashMap::with_capacity(map_room),
+            shared: SharedCadences::new(),
+            gap: None,
+            next_handle: 1,
+            adrift: Vec::with_capacity(capacity),
+            refused: 0,
+        }
+    }
+
+    /// Uses other settings from now on. Entries keep their index; a lease whose role is no longer
+    /// followed is dropped without a note. All others are judged anew at the next [`Book::advance`].
+    pub fn reconfigure(&mut self, entries: Vec<EntrySettings>) {
+        self.entries = entries;
+        for slot in 0..self.slots.len() {
+            let Some(lease) = self.slots[slot].as_ref() else {
+                continue;
+            };
+            let wanted = self.settings(lease.entry).roles.include(lease.role);
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "there are at most u32::MAX slots"
+            )]
+            let slot = slot as u32;
+            if wanted {
+                self.deadlines.set(slot, Some(Mono(0)));
+            } else {
+                self.drop_lease(slot);
+            }
+        }
+    }
+
+    /// Something about this flow has changed.
+    pub fn observe(&mut self, flow: &FlowObservation, now: Mono, say: &mut dyn FnMut(Note)) {
+        let settings = self.settings(flow.entry);
+        if !settings.roles.include(flow.role) {
+            return;
+        }
+        let Some(slot) = self.carried_by(flow, now, say) else {
+            return;
+        };
+        let gap = self.gap;
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        lease.facts.gap = gap;
+        lease.take_in(flow, &settings, &mut self.shared, now);
+        if let Some(expiry) = lease.expiry(flow, &settings) {
+            self.expire(slot, expiry, now, say);
+            return;
+        }
+        if lease.is_closed(flow) {
+            self.end(slot, GoneReason::Closed, say);
+            return;
+        }
+        self.judge(slot, now, say);
+        self.judge_other_end(slot, now, say);
+    }
+
+    /// The flow's slot is used for another flow; whatever was not seen of its end will not be.
+    pub fn flow_gone(&mut self, key: FlowKey, now: Mono, say: &mut dyn FnMut(Note)) {
+        let Some(FlowUse::Carries(slot)) = self.by_flow.remove(&key) else {
+            return;
+        };
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        lease.flow_gone(now);
+        let closing = lease.closing;
+        if closing {
+            self.end(slot, GoneReason::Closed, say);
+        } else {
+            self.judge(slot, now, say);
+        }
+    }
+
+    /// Time has passed. Looks at the leases that are due and at no others.
+    pub fn advance(&mut self, now: Mono, say: &mut dyn FnMut(Note)) {
+        while let Some(slot) = self.deadlines.take_due(now) {
+            let settings = self.settings_of(slot);
+            let Some(lease) = self.slots[slot as usize].as_ref() else {
+                continue;
+            };
+            let given_up = lease
+                .given_up_at(&settings)
+                .filter(|(due, _)| *due <= now)
+                .map(|(_, exited)| exited);
+            let closing = lease.closing;
+            self.judge(slot, now, say);
+            match given_up {
+                Some(_) if closing => self.end(slot, GoneReason::Closed, say),
+                Some(true) => self.end(slot, GoneReason::HolderExited, say),
+                Some(false) => self.end(slot, GoneReason::FlowLost, say),
+                None => {}
+            }
+        }
+    }
+
+    /// When [`Book::advance`] would next say or do something if nothing is observed until then.
+    #[must_use]
+    pub fn next_change(&self) -> Option<Mono> {
+        self.deadlines.earliest()
+    }
+
+    /// Nobody looked between these two moments. Nothing that was not seen in between counts against
+    /// a peer, and new accusations of silence wait until what has piled up had time to arrive. What
+    /// the kernel has stamped meanwhile (stalls, ends of flows) counts as ever.
+    pub fn daemon_gap(&mut self, from: Mono, to: Mono) {
+        // A gap that follows closely upon another is one with it.
+        let from = match self.gap {
+            Some(before) if from <= before.to.plus(super::stage::SETTLE_NS) => {
+                before.from.min(from)
+            }
+            _ => from,
+        };
+        self.gap = Some(Gap { from, to });
+    }
+
+    /// All leases as they stand. For metrics, the API, and what is kept over a restart.
+    pub fn leases(&self, now: Mono) -> impl Iterator<Item = LeaseView> + '_ {
+        self.slots
+            .iter()
+            .flatten()
+            .map(move |lease| self.view(lease, now))
+    }
+
+    /// One lease as it stands.
+    #[must_use]
+    pub fn lease(&self, handle: LeaseHandle, now: Mono) -> Option<LeaseView> {
+        self.slots
+            .iter()
+            .flatten()
+            .find(|lease| lease.handle == handle)
+            .map(|lease| self.view(lease, now))
+    }
+
+    /// How many leases are followed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether no lease is followed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How often a lease could not be followed because the book was full.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn view(&self, lease: &Lease, now: Mono) -> LeaseView {
+        let settings = self.settings(lease.entry);
+        let floor = lease.facts.floor();
+        let healthy = lease.stage == Stage::Healthy;
+        LeaseView {
+            subject: lease.subject(),
+            stage: lease.stage,
+            condition: lease.condition,
+            since: lease.since,
+            verdict: if healthy {
+                Verdict::UNKNOWN
+            } else {
+                lease.verdict
+            },
+            floor,
+            remaining_ns: floor.map(|floor| judge::signed_span(floor, now)),
+            answered_at: lease.facts.base,
+            silent_ns: lease.facts.base.map(|base| now.since(base)),
+            cadence_ns: lease
+                .facts
+                .timeout
+                .map(|timeout| lease.facts.cadence(&settings, timeout.ns)),
+            learned_cadence_ns: lease.cadence.known(),
+            flow: lease.flow,
+            synchronised: !lease.facts.blind,
+        }
+    }
+
+    fn settings(&self, entry: u16) -> EntrySettings {
+        self.entries
+            .get(usize::from(entry))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn settings_of(&self, slot: u32) -> EntrySettings {
+        self.slots[slot as usize]
+            .as_ref()
+            .map(|lease| self.settings(lease.entry))
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,288 @@
+//! Which lease a flow carries, and what a lease is called.
+//!
+//! In: an observation. Out: the lease's slot, found, taken over from another flow, or newly made.
+//! Never: a second `Seen` for the same key.
+
+use super::lease::{Expiry, Lease};
+use super::{Book, FlowUse, LeaseKey};
+use crate::leases::note::{GoneReason, LeaseHandle, LeaseId, Note};
+use crate::leases::observation::{Endpoints, FlowObservation, Role};
+use crate::time::Mono;
+
+/// What a flow says of its lease's name.
+enum Name {
+    /// Nothing yet.
+    NotYet,
+    /// It wants or has this session.
+    Session(u64),
+    /// It carries a lease that has no name of its own, or one that was not seen.
+    Flow,
+}
+
+/// The session that the flow is certain to carry or asks for.
+fn name(flow: &FlowObservation) -> Name {
+    let welcomed = flow
+        .welcome
+        .filter(|welcome| welcome.timeout_ms > 0 && welcome.session != 0);
+    if let Some(welcome) = welcomed {
+        return Name::Session(welcome.session);
+    }
+    match flow.hello {
+        Some(hello) if hello.session != 0 => Name::Session(hello.session),
+        // A new session is known by its answer; one whose welcome was not seen, by a later one.
+        Some(hello) if flow.answered_at > Some(hello.at) => Name::Flow,
+        Some(_) => Name::NotYet,
+        None => match flow.remembered {
+            Some(remembered) if remembered.session != 0 => Name::Session(remembered.session),
+            Some(_) => Name::Flow,
+            None if flow.answered_at.is_some() => Name::Flow,
+            None => Name::NotYet,
+        },
+    }
+}
+
+/// Whether the grantor has confirmed that the lease lives.
+fn is_proven(flow: &FlowObservation) -> bool {
+    let welcomed = flow.welcome.is_some_and(|welcome| welcome.timeout_ms > 0);
+    let answered = match flow.hello {
+        Some(hello) => flow.answered_at > Some(hello.at),
+        None => flow.answered_at.is_some() || flow.remembered.is_some(),
+    };
+    welcomed || answered
+}
+
+impl Book {
+    /// The slot of the lease that this flow carries.
+    pub(super) fn carried_by(
+        &mut self,
+        flow: &FlowObservation,
+        now: Mono,
+        say: &mut dyn FnMut(Note),
+    ) -> Option<u32> {
+        match self.by_flow.get(&flow.key) {
+            Some(FlowUse::Done) => None,
+            Some(FlowUse::Carries(slot)) => Some(self.named_at_last(*slot, flow, now, say)),
+            None => self.first_sight(flow, now, say),
+        }
+    }
+
+    fn first_sight(
+        &mut self,
+        flow: &FlowObservation,
+        now: Mono,
+        say: &mut dyn FnMut(Note),
+    ) -> Option<u32> {
+        let id = match name(flow) {
+            Name::NotYet => return None,
+            Name::Session(session) => LeaseId::Session(session),
+            Name::Flow => LeaseId::Flow {
+                local: flow.endpoints.local,
+                peer: flow.endpoints.peer,
+            },
+        };
+        let key = (flow.entry, id, flow.role);
+        if let Some(slot) = self.by_key.get(&key).copied() {
+            self.take_over(slot, flow);
+            return Some(slot);
+        }
+        if let Some(slot) = self.nameless_of(flow, id) {
+            self.take_over(slot, flow);
+            self.rename(slot, id, flow, say);
+            return Some(slot);
+        }
+        if !is_proven(flow) {
+            return None;
+        }
+        self.replaced_by(flow, now, say);
+        self.create(id, flow, now, say)
+    }
+
+    /// A handshake may reveal the true name of a lease that its flow carries already.
+    fn named_at_last(
+        &mut self,
+        slot: u32,
+        flow: &FlowObservation,
+        now: Mono,
+        say: &mut dyn FnMut(Note),
+    ) -> u32 {
+        let Some(welcome) = flow
+            .welcome
+            .filter(|welcome| welcome.timeout_ms > 0 && welcome.session != 0)
+        else {
+            return slot;
+        };
+        let id = LeaseId::Session(welcome.session);
+        let known = self.slots[slot as usize].as_ref().map(|lease| lease.id);
+        if known == Some(id) {
+            return slot;
+        }
+        if let Some(other) = self.by_key.get(&(flow.entry, id, flow.role)).copied() {
+            self.end(slot, GoneReason::FlowLost, say);
+            self.by_flow.remove(&flow.key);
+            self.take_over(other, flow);
+            return other;
+        }
+        if matches!(known, Some(LeaseId::Flow { .. })) {
+            self.rename(slot, id, flow, say);
+            return slot;
+        }
+        // The session that was asked for is not the one that was given: it is lost, this is another.
+        let another = self.create(id, flow, now, say);
+        if let Some(lease) = self.slots[slot as usize].as_mut() {
+            lease.flow_gone(now);
+        }
+        self.judge(slot, now, say);
+        another.unwrap_or(slot)
+    }
+
+    fn create(
+        &mut self,
+        id: LeaseId,
+        flow: &FlowObservation,
+        now: Mono,
+        say: &mut dyn FnMut(Note),
+    ) -> Option<u32> {
+        let Some(slot) = self.free.pop() else {
+            self.refused = self.refused.saturating_add(1);
+            return None;
+        };
+        let handle = LeaseHandle(self.next_handle);
+        self.next_handle += 1;
+        let mut lease = Lease::new(handle, id, flow, now);
+        let settings = self.settings(flow.entry);
+        lease.facts.gap = self.gap;
+        lease.take_in(flow, &settings, &mut self.shared, now);
+        say(Note::Seen {
+            subject: lease.subject(),
+            was: None,
+        });
+        self.slots[slot as usize] = Some(lease);
+        self.by_key.insert((flow.entry, id, flow.role), slot);
+        self.by_flow.insert(flow.key, FlowUse::Carries(slot));
+        self.by_ends.insert((flow.role, flow.endpoints), slot);
+        Some(slot)
+    }
+
+    /// The lease goes on, on this flow.
+    fn take_over(&mut self, slot: u32, flow: &FlowObservation) {
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        let ends = (lease.role, lease.endpoints);
+        if let Some(before) = lease.flow {
+            self.by_flow.insert(before, FlowUse::Done);
+        }
+        lease.move_to(flow);
+        if self.by_ends.get(&ends) == Some(&slot) {
+            self.by_ends.remove(&ends);
+        }
+        self.by_ends.insert((flow.role, flow.endpoints), slot);
+        self.by_flow.insert(flow.key, FlowUse::Carries(slot));
+    }
+
+    fn rename(
+        &mut self,
+        slot: u32,
+        id: LeaseId,
+        flow: &FlowObservation,
+        say: &mut dyn FnMut(Note),
+    ) {
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        let was = std::mem::replace(&mut lease.id, id);
+        if was == id {
+            return;
+        }
+        let key: LeaseKey = (lease.entry, was, lease.role);
+        say(Note::Seen {
+            subject: lease.subject(),
+            was: Some(was),
+        });
+        self.by_key.remove(&key);
+        self.by_key.insert((flow.entry, id, flow.role), slot);
+    }
+
+    /// A lease without a name of its own, adrift, that this flow goes on with: same owner (holder)
+    /// or same host (grantor) and the same port on the other side. None if several fit.
+    fn nameless_of(&self, flow: &FlowObservation, id: LeaseId) -> Option<u32> {
+        let may_go_on = match flow.hello {
+            Some(hello) => hello.session != 0,
+            // A lease that never had a handshake: kept by the same process to the same address.
+            None => matches!(id, LeaseId::Flow { .. }) && flow.role == Role::Holder,
+        };
+        if !may_go_on {
+            return None;
+        }
+        let fits = |lease: &Lease| {
+            let same_end = match flow.role {
+                Role::Holder => {
+                    let same_owner = lease.owner.is_some_and(|owner| {
+                        flow.owner.is_some_and(|other| other.pid == owner.pid)
+                    });
+                    let same_peer = match flow.hello {
+                        Some(_) => lease.endpoints.peer.port() == flow.endpoints.peer.port(),
+                        None => lease.endpoints.peer == flow.endpoints.peer,
+                    };
+                    same_owner && same_peer
+                }
+                Role::Grantor => {
+                    lease.endpoints.peer.ip() == flow.endpoints.peer.ip()
+                        && lease.endpoints.local.port() == flow.endpoints.local.port()
+                }
+            };
+            lease.entry == flow.entry
+                && lease.role == flow.role
+                && matches!(lease.id, LeaseId::Flow { .. })
+                && same_end
+        };
+        let mut found = self
+            .leases_adrift()
+            .filter(|(_, lease)| fits(lease))
+            .map(|(slot, _)| slot);
+        let slot = found.next()?;
+        found.next().is_none().then_some(slot)
+    }
+
+    /// A new session of a process that has one left which lapsed and has no flow any more: the
+    /// process knows that it is lost, or it would have asked for it.
+    fn replaced_by(&mut self, flow: &FlowObservation, now: Mono, say: &mut dyn FnMut(Note)) {
+        let asked_anew = flow.hello.is_some_and(|hello| hello.session == 0);
+        let (Some(owner), true, true) = (flow.owner, asked_anew, flow.role == Role::Holder) else {
+            return;
+        };
+        let replaced = self
+            .leases_adrift()
+            .filter(|(_, lease)| {
+                lease.role == Role::Holder
+                    && lease.entry == flow.entry
+                    && lease.owner.is_some_and(|other| other.pid == owner.pid)
+                    && lease.facts.floor().is_some_and(|floor| floor <= now)
+            })
+            .min_by_key(|(_, lease)| lease.facts.floor())
+            .map(|(slot, _)| slot);
+        if let Some(slot) = replaced {
+            self.expire(slot, Expiry::replaced(now), now, say);
+        }
+    }
+
+    fn leases_adrift(&self) -> impl Iterator<Item = (u32, &Lease)> {
+        self.adrift
+            .iter()
+            .filter_map(|slot| Some((*slot, self.slots[*slot as usize].as_ref()?)))
+    }
+
+    /// The lease at the other end of the same flow, where this daemon sees both.
+    pub(super) fn other_end(&self, slot: u32) -> Option<u32> {
+        let lease = self.slots[slot as usize].as_ref()?;
+        let other_role = match lease.role {
+            Role::Holder => Role::Grantor,
+            Role::Grantor => Role::Holder,
+        };
+        let swapped = Endpoints {
+            local: lease.endpoints.peer,
+            peer: lease.endpoints.local,
+        };
+        self.by_ends.get(&(other_role, swapped)).copied()
+    }
+}

@@ -1,0 +1,248 @@
+//! From facts to notes: stage, cause, and the ends of a lease.
+//!
+//! In: a lease whose facts are up to date, the time. Out: notes, and the lease's next deadline.
+//! Never: a better stage without a newer renewal; two transitions in one call.
+
+use super::lease::{Expiry, Lease};
+use super::{Book, FlowUse};
+use crate::causes::verdict::{Evidence, PeerEvidence, verdict};
+use crate::causes::{Cause, Verdict};
+use crate::leases::note::{Condition, FalseExpiry, GoneReason, Note, Outcome, Stage, Transition};
+use crate::leases::stage::{Assessment, assess, next_change};
+use crate::time::Mono;
+
+/// From `now` to a moment that may have passed.
+pub(super) fn signed_span(to: Mono, now: Mono) -> i64 {
+    let ahead = i64::try_from(to.since(now)).unwrap_or(i64::MAX);
+    let behind = i64::try_from(now.since(to)).unwrap_or(i64::MAX);
+    ahead - behind
+}
+
+fn transition(lease: &Lease, from: Stage, to: Outcome, now: Mono) -> Note {
+    Note::Transition(Transition {
+        subject: lease.subject(),
+        from,
+        to,
+        condition: lease.condition,
+        since: lease.since,
+        verdict: lease.verdict,
+        remaining_ns: lease.facts.floor().map(|floor| signed_span(floor, now)),
+        silent_ns: lease.facts.base.map(|base| now.since(base)),
+    })
+}
+
+fn evidence(lease: &Lease, condition: Condition, other: Option<&Lease>) -> Evidence {
+    let facts = &lease.facts;
+    Evidence {
+        role: lease.role,
+        condition,
+        stall: facts.stall,
+        pending_since: facts.pending_since,
+        unread_since: facts.unread_since,
+        heard_at: facts.request_at,
+        unacknowledged_since: facts.unacknowledged_since,
+        retransmits: facts.retransmits,
+        closed: facts.lost.map(|lost| (lost.at, lost.how)),
+        peer: other.map(|other| PeerEvidence {
+            stall: other.facts.stall,
+            unread_since: other.facts.unread_since,
+        }),
+    }
+}
+
+/// Whether a cause says little enough that one proven before, in the same trouble, still stands: a
+/// server that runs again is silent a moment longer, and that it had stood is why.
+fn says_little(cause: Cause) -> bool {
+    matches!(cause, Cause::PeerSilent | Cause::Unknown)
+}
+
+impl Book {
+    fn verdict_of(&self, slot: u32, condition: Condition, now: Mono) -> Verdict {
+        let Some(lease) = self.slots[slot as usize].as_ref() else {
+            return Verdict::UNKNOWN;
+        };
+        let other = self
+            .other_end(slot)
+            .and_then(|other| self.slots[other as usize].as_ref());
+        let found = verdict(&evidence(lease, condition, other), now);
+        let before = lease.verdict;
+        let same_trouble = lease.stage != Stage::Healthy;
+        if same_trouble && says_little(found.cause) && !says_little(before.cause) {
+            before
+        } else {
+            found
+        }
+    }
+
+    /// Judges the lease's stage and cause, says what has changed, and sets its next deadline.
+    pub(super) fn judge(&mut self, slot: u32, now: Mono, say: &mut dyn FnMut(Note)) {
+        let settings = self.settings_of(slot);
+        self.note_adrift(slot);
+        let gap = self.gap;
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        lease.facts.gap = gap;
+        let given_up = lease.given_up_at(&settings).map(|(due, _)| due);
+        if lease.closing {
+            self.deadlines.set(slot, given_up);
+            return;
+        }
+        let found = assess(&lease.facts, &settings, now);
+        let next = next_change(&lease.facts, &settings, now);
+        let verdict =
+            (found.stage != Stage::Healthy).then(|| self.verdict_of(slot, found.condition, now));
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        let again = move_stage(lease, found, verdict, now, say);
+        let next = if again { Some(now.plus(1)) } else { next };
+        let due = [next, given_up].into_iter().flatten().min();
+        self.deadlines.set(slot, due);
+    }
+
+    /// What has been seen at one end of a flow may be the cause of the other end's trouble.
+    pub(super) fn judge_other_end(&mut self, slot: u32, now: Mono, say: &mut dyn FnMut(Note)) {
+        let Some(other) = self.other_end(slot) else {
+            return;
+        };
+        let troubled = self.slots[other as usize]
+            .as_ref()
+            .is_some_and(|lease| lease.stage != Stage::Healthy);
+        if troubled {
+            self.judge(other, now, say);
+        }
+    }
+
+    /// The lease is proven to have expired.
+    pub(super) fn expire(
+        &mut self,
+        slot: u32,
+        expiry: Expiry,
+        now: Mono,
+        say: &mut dyn FnMut(Note),
+    ) {
+        let condition = match self.slots[slot as usize].as_ref() {
+            Some(lease) if lease.condition == Condition::None => {
+                if lease.facts.lost.is_some() {
+                    Condition::ConnectionLost
+                } else {
+                    Condition::None
+                }
+            }
+            Some(lease) => lease.condition,
+            None => return,
+        };
+        let verdict = self.verdict_of(slot, condition, now);
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        // Where the trouble is over by the time that the proof comes, its cause is the one charged.
+        if !says_little(verdict.cause) || says_little(lease.verdict.cause) {
+            lease.verdict = verdict;
+        }
+        lease.condition = condition;
+        let timeout_ns = lease.facts.timeout.map_or(0, |timeout| timeout.ns);
+        if let (Some(base), Some(arrived_at)) = (expiry.base, expiry.arrived_at)
+            && arrived_at > base
+            && arrived_at < base.plus(timeout_ns)
+        {
+            say(Note::FalseExpiry(FalseExpiry {
+                subject: lease.subject(),
+                arrived_at,
+                read_at: lease.facts.base.filter(|read_at| *read_at > arrived_at),
+                expired_at: expiry.at,
+                verdict: lease.verdict,
+            }));
+        }
+        say(transition(lease, lease.stage, Outcome::Expired, now));
+        self.end(slot, GoneReason::Expired, say);
+    }
+
+    /// The lease is followed no longer.
+    pub(super) fn end(&mut self, slot: u32, reason: GoneReason, say: &mut dyn FnMut(Note)) {
+        if let Some(lease) = self.slots[slot as usize].as_ref() {
+            say(Note::Gone {
+                subject: lease.subject(),
+                reason,
+            });
+        }
+        self.drop_lease(slot);
+    }
+
+    /// Frees the slot; what its flow still shows is of no account.
+    pub(super) fn drop_lease(&mut self, slot: u32) {
+        if let Some(lease) = self.slots[slot as usize].as_mut() {
+            lease.facts.lost = None;
+        }
+        self.note_adrift(slot);
+        let Some(lease) = self.slots[slot as usize].take() else {
+            return;
+        };
+        self.deadlines.set(slot, None);
+        if let Some(flow) = lease.flow {
+            self.by_flow.insert(flow, FlowUse::Done);
+        }
+        let key = (lease.entry, lease.id, lease.role);
+        if self.by_key.get(&key) == Some(&slot) {
+            self.by_key.remove(&key);
+        }
+        let ends = (lease.role, lease.endpoints);
+        if self.by_ends.get(&ends) == Some(&slot) {
+            self.by_ends.remove(&ends);
+        }
+        self.free.push(slot);
+    }
+
+    /// Keeps the list of leases without a flow.
+    fn note_adrift(&mut self, slot: u32) {
+        let Some(lease) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        if lease.facts.lost.is_some() == lease.is_listed_adrift {
+            return;
+        }
+        lease.is_listed_adrift = !lease.is_listed_adrift;
+        if lease.is_listed_adrift {
+            self.adrift.push(slot);
+        } else if let Some(place) = self.adrift.iter().position(|listed| *listed == slot) {
+            self.adrift.swap_remove(place);
+        }
+    }
+}
+
+/// Moves the lease's stage to what was found, as far as it may, and says so. Returns whether the
+/// lease must be looked at again at once: it was renewed, and something else is late even so.
+fn move_stage(
+    lease: &mut Lease,
+    found: Assessment,
+    verdict: Option<Verdict>,
+    now: Mono,
+    say: &mut dyn FnMut(Note),
+) -> bool {
+    let from = lease.stage;
+    let renewed = lease.facts.base > lease.stage_base;
+    if found.stage < from && renewed {
+        lease.condition = Condition::None;
+        say(transition(lease, from, Outcome::Renewed, now));
+        lease.stage = Stage::Healthy;
+        lease.since = now;
+        return found.stage != Stage::Healthy;
+    }
+    let Some(verdict) = verdict else {
+        return false;
+    };
+    let rises = found.stage > from;
+    let differs = found.condition != lease.condition || verdict.cause != lease.verdict.cause;
+    lease.verdict = verdict;
+    lease.condition = found.condition;
+    lease.since = found.since;
+    if rises {
+        lease.stage = found.stage;
+        lease.stage_base = lease.facts.base;
+    }
+    if rises || differs {
+        say(transition(lease, from, Outcome::Stage(lease.stage), now));
+    }
+    false
+}

@@ -1,0 +1,448 @@
+//! One lease as the book keeps it, and how an observation of its flow moves its facts.
+//!
+//! In: observations of the flow that carries the lease now. Out: [`LeaseFacts`], learned normals,
+//! and what the observation proves. Never: a stage (that is judged after the facts are in), a time
+//! that goes backwards.
+
+use crate::causes::Verdict;
+use crate::leases::cadence::{Cadence, SharedCadences};
+use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout};
+use crate::leases::note::{Condition, LeaseHandle, LeaseId, Stage, Subject};
+use crate::leases::observation::{
+    CloseHow, Endpoints, FlowKey, FlowObservation, Owner, Role, TimeoutSource,
+};
+use crate::leases::settings::EntrySettings;
+use crate::time::{Mono, SECOND, ms};
+
+/// Gaps that are known before a timeout is inferred from them are multiplied by this: clients keep
+/// a third of the timeout, or faster.
+const INFERRED_CADENCES: u64 = 3;
+/// Added to the latest moment at which a lost lease can have ended before it is given up: round
+/// trips, and the time that a transaction needs.
+const LOST_SLACK_NS: u64 = 2 * SECOND;
+
+/// The grantor read a renewal after the floor had passed: it may or may not have been in time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overrun {
+    /// The newest renewal that had been read before.
+    pub base: Mono,
+    /// When the first one after it had arrived, if it is known.
+    pub arrived_at: Option<Mono>,
+    /// When it was read.
+    pub at: Mono,
+}
+
+/// Proof that a lease has expired.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expiry {
+    pub at: Mono,
+    /// On a grantor: the newest renewal it had read in time, and the first that it had not.
+    pub base: Option<Mono>,
+    pub arrived_at: Option<Mono>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Lease {
+    pub handle: LeaseHandle,
+    pub entry: u16,
+    pub role: Role,
+    pub id: LeaseId,
+    pub endpoints: Endpoints,
+    pub owner: Option<Owner>,
+    /// The flow that carries it now.
+    pub flow: Option<FlowKey>,
+    pub facts: LeaseFacts,
+    pub cadence: Cadence,
+
+    pub stage: Stage,
+    pub condition: Condition,
+    pub since: Mono,
+    pub verdict: Verdict,
+    /// The newest renewal when the stage last rose: it falls only by a newer one.
+    pub stage_base: Option<Mono>,
+
+    /// A closeSession has been seen: whatever comes now is meant.
+    pub closing: bool,
+    /// Whether the book lists it among the leases without a flow.
+    pub is_listed_adrift: bool,
+    /// Grantor: arrival of the oldest renewal since `facts.base`, while none has been read.
+    unheard_since: Option<Mono>,
+    overrun: Option<Overrun>,
+
+    /// Counters of the flow when it was last looked at.
+    answers: u64,
+    reads: u64,
+    keepalives: u64,
+    unsynchronised_at: Option<Mono>,
+    observed_at: Option<Mono>,
+    /// Grantor: the newest request when the flow was last looked at, and the newest that was read.
+    request_before: Option<Mono>,
+    request_read: Option<Mono>,
+}
+
+impl Expiry {
+    /// Its process has opened another instead.
+    pub const fn replaced(at: Mono) -> Self {
+        Self {
+            at,
+            base: None,
+            arrived_at: None,
+        }
+    }
+}
+
+impl Lease {
+    pub fn new(handle: LeaseHandle, id: LeaseId, flow: &FlowObservation, now: Mono) -> Self {
+        let mut facts = LeaseFacts::opened(flow.role, flow.opened_at);
+        let mut cadence = Cadence::default();
+        if let Some(remembered) = flow.remembered {
+            cadence = Cadence::remembered(remembered.cadence_ns);
+            facts.cadence_ns = cadence.known();
+            if remembered.timeout_ns != 0 {
+                facts.timeout = Some(Timeout {
+                    ns: remembered.timeout_ns,
+                    source: remembered.timeout_source,
+                });
+            }
+        }
+        Self {
+            handle,
+            entry: flow.entry,
+            role: flow.role,
+            id,
+            endpoints: flow.endpoints,
+            owner: flow.owner,
+            flow: Some(flow.key),
+            facts,
+            cadence,
+            stage: Stage::Healthy,
+            condition: Condition::None,
+            since: now,
+            verdict: Verdict::UNKNOWN,
+            stage_base: None,
+            closing: false,
+            is_listed_adrift: false,
+            unheard_since: None,
+            overrun: None,
+            answers: 0,
+            reads: 0,
+            keepalives: 0,
+            unsynchronised_at: flow.unsynchronised_at,
+            observed_at: None,
+            request_before: None,
+            request_read: None,
+        }
+    }
+
+    pub fn subject(&self) -> Subject {
+        Subject {
+            handle: self.handle,
+            entry: self.entry,
+            role: self.role,
+            id: self.id,
+            endpoints: self.endpoints,
+            owner: self.owner,
+            timeout_ns: self.facts.timeout.map(|timeout| timeout.ns),
+            timeout_source: self
+                .facts
+                .timeout
+                .map_or(TimeoutSource::Inferred, |timeout| timeout.source),
+        }
+    }
+
+    /// The lease moves to another flow. Until the handshake there is answered, it has none.
+    pub fn move_to(&mut self, flow: &FlowObservation) {
+        self.flow = Some(flow.key);
+        self.endpoints = flow.endpoints;
+        let at = flow.hello.map_or(flow.opened_at, |hello| hello.at);
+        self.facts.lost.get_or_insert(Loss { at, how: None });
+        self.facts.stall = None;
+        (self.answers, self.reads, self.keepalives) = (0, 0, 0);
+        self.unsynchronised_at = flow.unsynchronised_at;
+        (self.request_before, self.request_read) = (None, None);
+        self.cadence.interrupted();
+    }
+
+    /// The flow has gone from sight.
+    pub fn flow_gone(&mut self, now: Mono) {
+        self.flow = None;
+        self.facts.stall = None;
+        self.facts.lost.get_or_insert(Loss { at: now, how: None });
+    }
+
+    /// Takes in what the lease's flow shows now.
+    pub fn take_in(
+        &mut self,
+        flow: &FlowObservation,
+        settings: &EntrySettings,
+        shared: &mut SharedCadences,
+        now: Mono,
+    ) {
+        self.owner = flow.owner.or(self.owner);
+        self.synchronise(flow, now);
+        self.take_timeout(flow, settings);
+        let facts = &mut self.facts;
+        facts.pending_since = flow.pending_since;
+        facts.unread_since = flow.unread_since;
+        facts.unsent_since = flow.unsent_since;
+        facts.unacknowledged_since = flow.unacknowledged_since;
+        facts.retransmits = flow.retransmits;
+        facts.stall = flow.stall;
+        facts.request_at = facts.request_at.max(flow.request_at);
+        let reply_at = match (flow.role, flow.unread_since) {
+            (Role::Grantor, _) => flow.reply_at,
+            (Role::Holder, None) => flow.reply_at.max(flow.read_at),
+            (Role::Holder, Some(_)) => flow.read_at,
+        };
+        facts.reply_at = facts.reply_at.max(reply_at);
+        self.take_handshake(flow, settings);
+        match flow.role {
+            Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
+            Role::Grantor => self.take_renewal_read(flow, settings),
+        }
+        self.closing |= flow.close_request_at.is_some();
+        self.learn(flow, shared, now);
+        self.observed_at = Some(now);
+    }
+
+    fn synchronise(&mut self, flow: &FlowObservation, now: Mono) {
+        let was_blind = std::mem::replace(&mut self.facts.blind, !flow.synchronised);
+        let lost_at = flow.unsynchronised_at;
+        let lost_since = lost_at > self.unsynchronised_at;
+        self.unsynchronised_at = lost_at.max(self.unsynchronised_at);
+        if flow.synchronised && (was_blind || lost_since) {
+            // An answer that came after sight was regained is as good as ever.
+            if flow.answered_at <= lost_at {
+                self.facts.fresh_from = Some(now);
+            }
+            self.cadence.interrupted();
+        }
+    }
+
+    /// Handshake before configuration before inference.
+    fn take_timeout(&mut self, flow: &FlowObservation, settings: &EntrySettings) {
+        let handshake = flow
+            .welcome
+            .and_then(|welcome| u64::try_from(welcome.timeout_ms).ok())
+            .filter(|millis| *millis > 0);
+        let known = self.facts.timeout;
+        let certain = known.is_some_and(|timeout| timeout.source == TimeoutSource::Handshake);
+        if let Some(millis) = handshake {
+            self.facts.timeout = Some(Timeout {
+                ns: ms(millis),
+                source: TimeoutSource::Handshake,
+            });
+        } else if certain {
+        } else if let Some(ns) = settings.timeout_ns {
+            self.facts.timeout = Some(Timeout {
+                ns,
+                source: TimeoutSource::Config,
+            });
+        } else if let Some(cadence_ns) = settings.renew_every_ns.or_else(|| self.cadence.known()) {
+            self.facts.timeout = Some(Timeout {
+                ns: cadence_ns.saturating_mul(INFERRED_CADENCES),
+                source: TimeoutSource::Inferred,
+            });
+        }
+    }
+
+    fn take_handshake(&mut self, flow: &FlowObservation, settings: &EntrySettings) {
+        let facts = &mut self.facts;
+        let closed = flow.closed.map(|closed| Loss {
+            at: closed.at,
+            how: Some(closed.how),
+        });
+        let Some(hello) = flow.hello else {
+            facts.lost = closed;
+            return;
+        };
+        facts.request_at = facts.request_at.max(Some(hello.at));
+        let welcomed = flow
+            .welcome
+            .is_some_and(|welcome| welcome.timeout_ms > 0 && welcome.at >= hello.at);
+        // A welcome that went past unseen is proven by any later answer.
+        let answered = welcomed || flow.answered_at > Some(hello.at);
+        if answered {
+            facts.base = facts.base.max(Some(hello.at));
+            facts.reconnect = None;
+            facts.lost = closed;
+            return;
+        }
+        let asked_ns = u64::try_from(hello.asked_timeout_ms)
+            .map_or(0, ms)
+            .max(settings.min_timeout_ns);
+        let asked = Reconnect {
+            at: hello.at,
+            asked_ns,
+        };
+        let lapses = |reconnect: Reconnect| reconnect.at.plus(reconnect.asked_ns);
+        if facts
+            .reconnect
+            .is_none_or(|known| lapses(asked) < lapses(known))
+        {
+            facts.reconnect = Some(asked);
+        }
+        if let (Some(closed), Some(lost)) = (closed, facts.lost.as_mut()) {
+            lost.how = lost.how.or(closed.how);
+        }
+    }
+
+    /// `p`: when the application last read a renewal. A later read of half a frame moves the
+    /// observation's stamp but renews nothing, so the stamp counts only with a request behind it.
+    fn take_renewal_read(&mut self, flow: &FlowObservation, settings: &EntrySettings) {
+        let newest = flow.request_at.max(flow.hello.map(|hello| hello.at));
+        let read = match (flow.read_at, newest) {
+            (Some(read_at), Some(newest)) if newest > self.request_read.unwrap_or(Mono(0)) => {
+                if flow.unread_since.is_none() {
+                    self.request_read = Some(newest);
+                    Some(read_at.max(newest))
+                } else if self.request_before > self.request_read
+                    && self.request_before <= Some(read_at)
+                {
+                    self.request_read = self.request_before;
+                    Some(read_at)
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        };
+        self.request_before = newest;
+        // Where reads are not seen, an answer proves that its request was read after it arrived.
+        let base = read.max(flow.answered_at);
+        if base > self.facts.base {
+            let timeout_ns = self.facts.timeout.map(|timeout| timeout.ns);
+            self.overrun = match (self.facts.base, timeout_ns, base) {
+                (Some(before), Some(timeout_ns), Some(at)) if at >= before.plus(timeout_ns) => {
+                    Some(Overrun {
+                        base: before,
+                        arrived_at: self.unheard_since,
+                        at,
+                    })
+                }
+                // What had piled up is read in one go.
+                (_, _, Some(at)) => self
+                    .overrun
+                    .filter(|overrun| at.since(overrun.at) < settings.grantor_tick_ns()),
+                _ => None,
+            };
+            self.facts.base = base;
+            self.unheard_since = None;
+        }
+        if flow.unread_since > self.facts.base {
+            self.unheard_since = self.unheard_since.or(flow.unread_since);
+        }
+    }
+
+    fn learn(&mut self, flow: &FlowObservation, shared: &mut SharedCadences, now: Mono) {
+        let answered = flow.answers > self.answers;
+        let read = flow.reads > self.reads;
+        let kept_alive = flow.keepalives > self.keepalives;
+        (self.answers, self.reads, self.keepalives) = (flow.answers, flow.reads, flow.keepalives);
+        let looked_away = self
+            .facts
+            .gap
+            .is_some_and(|gap| self.observed_at < Some(gap.to));
+        let healthy = self.stage == Stage::Healthy && !self.facts.blind;
+        if !healthy || looked_away {
+            if kept_alive {
+                self.cadence.interrupted();
+            }
+            return;
+        }
+        if answered {
+            self.facts.answer_normal.learn(flow.rtt_ns);
+        }
+        if read {
+            self.facts.read_normal.learn(flow.unread_ns);
+        }
+        if kept_alive {
+            let at = flow.request_at.unwrap_or(now);
+            self.cadence.learn(flow.keepalive_gap_ns, at);
+        }
+        let executable = flow.owner.map_or(0, |owner| owner.executable);
+        let timeout = self
+            .facts
+            .timeout
+            .filter(|timeout| timeout.source != TimeoutSource::Inferred);
+        self.facts.cadence_ns = match (self.cadence.known(), timeout) {
+            (Some(cadence_ns), Some(timeout)) => {
+                if kept_alive {
+                    shared.learn(executable, timeout.ns, cadence_ns);
+                }
+                Some(cadence_ns)
+            }
+            (None, Some(timeout)) => shared.of(executable, timeout.ns),
+            (known, None) => known,
+        };
+    }
+
+    /// Whether the flow proves that the lease has expired.
+    pub fn expiry(&self, flow: &FlowObservation, settings: &EntrySettings) -> Option<Expiry> {
+        let at = self.expired_at(flow, settings)?;
+        let Some(overrun) = self.overrun else {
+            return Some(Expiry {
+                at,
+                base: self.facts.base,
+                arrived_at: self.unheard_since,
+            });
+        };
+        Some(Expiry {
+            at,
+            base: Some(overrun.base),
+            arrived_at: overrun.arrived_at,
+        })
+    }
+
+    fn expired_at(&self, flow: &FlowObservation, settings: &EntrySettings) -> Option<Mono> {
+        if let (Some(hello), Some(welcome)) = (flow.hello, flow.welcome)
+            && hello.session != 0
+            && welcome.timeout_ms <= 0
+        {
+            return Some(welcome.at);
+        }
+        if flow.expired_reply_at.is_some() {
+            return flow.expired_reply_at;
+        }
+        let closed = flow.closed?;
+        let unasked = flow.close_request_at.is_none() && closed.how == CloseHow::OwnClose;
+        if flow.role != Role::Grantor || !unasked {
+            return None;
+        }
+        let timeout_ns = self.facts.timeout?.ns;
+        let after_floor = self
+            .facts
+            .base
+            .is_some_and(|base| closed.at >= base.plus(timeout_ns));
+        let at_resumption = self
+            .overrun
+            .is_some_and(|overrun| closed.at.since(overrun.at) < settings.grantor_tick_ns());
+        (after_floor || at_resumption).then_some(closed.at)
+    }
+
+    /// Whether the holder closed the lease: asked to, and was answered or hung up.
+    pub fn is_closed(&self, flow: &FlowObservation) -> bool {
+        flow.close_request_at.is_some()
+            && (flow.closed.is_some() || flow.answered_at >= flow.close_request_at)
+    }
+
+    /// When a lease without a flow is given up, and whether its holder had exited.
+    pub fn given_up_at(&self, settings: &EntrySettings) -> Option<(Mono, bool)> {
+        let lost = self.facts.lost?;
+        if self.role == Role::Holder && lost.how == Some(CloseHow::OwnExit) {
+            let margin_ns = match self.facts.timeout {
+                Some(timeout) => {
+                    settings.margin(timeout.ns, self.facts.cadence(settings, timeout.ns))
+                }
+                None => settings.margin_without_timeout(),
+            };
+            let due = self
+                .facts
+                .floor()
+                .unwrap_or_else(|| self.facts.latest_expiry(settings));
+            return Some((due.max(lost.at.plus(margin_ns)), true));
+        }
+        let due = self.facts.latest_expiry(settings).plus(LOST_SLACK_NS);
+        Some((due.max(lost.at.plus(LOST_SLACK_NS)), false))
+    }
+}

@@ -1,0 +1,183 @@
+//! All that the stage rules look at, for one lease at one moment. Plain data: the book keeps it up
+//! to date from observations, tests write it by hand.
+
+use super::normal::Normal;
+use super::observation::{CloseHow, Role, Stall, TimeoutSource};
+use super::settings::EntrySettings;
+use crate::time::Mono;
+
+/// A lease's length and how it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// Length, ns.
+    pub ns: u64,
+    /// Where it is known from.
+    pub source: TimeoutSource,
+}
+
+/// A ConnectRequest for the lease that has not been answered: the grantor may already have touched
+/// the lease with the timeout that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reconnect {
+    /// When it was sent (holder) or arrived (grantor).
+    pub at: Mono,
+    /// The timeout it will get at least, ns.
+    pub asked_ns: u64,
+}
+
+/// The lease's flow has ended and no other has taken it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When.
+    pub at: Mono,
+    /// Who ended it; None: not seen.
+    pub how: Option<CloseHow>,
+}
+
+/// A time in which nobody looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Last look before.
+    pub from: Mono,
+    /// First look after.
+    pub to: Mono,
+}
+
+/// What is known of one lease.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeaseFacts {
+    /// Which end this node is.
+    pub role: Role,
+    /// When the lease's flow was opened or first seen: where silence counts from if nothing was.
+    pub opened_at: Mono,
+    /// The timeout, if known.
+    pub timeout: Option<Timeout>,
+    /// The cadence if learned, shared or configured; None: the assumed share of the timeout.
+    pub cadence_ns: Option<u64>,
+    /// The newest renewal that the grantor has surely seen: `a` (holder: sent, and answered since)
+    /// or `p` (grantor: read by the application).
+    pub base: Option<Mono>,
+    /// The newest request: `s` (holder: sent) or `n` (grantor: arrived).
+    pub request_at: Option<Mono>,
+    /// `r`, the newest reply: read by the application (holder) or sent (grantor).
+    pub reply_at: Option<Mono>,
+    /// Oldest unanswered request.
+    pub pending_since: Option<Mono>,
+    /// Oldest complete message that lies unread in this end's socket.
+    pub unread_since: Option<Mono>,
+    /// Oldest bytes written but not sent.
+    pub unsent_since: Option<Mono>,
+    /// Oldest bytes sent but not acknowledged.
+    pub unacknowledged_since: Option<Mono>,
+    /// Retransmissions since an acknowledgement moved.
+    pub retransmits: u32,
+    /// An unanswered ConnectRequest for this lease; of several, the one that lets it lapse first.
+    pub reconnect: Option<Reconnect>,
+    /// The stall of all serving threads.
+    pub stall: Option<Stall>,
+    /// The flow has ended.
+    pub lost: Option<Loss>,
+    /// Normal time from request to answer.
+    pub answer_normal: Normal,
+    /// Normal time from arrival to read.
+    pub read_normal: Normal,
+    /// The frames are not being followed: nothing may be concluded from silence.
+    pub blind: bool,
+    /// What was seen before this moment is out of date: silence counts from here at the earliest.
+    pub fresh_from: Option<Mono>,
+    /// The newest time in which nobody looked.
+    pub gap: Option<Gap>,
+}
+
+impl LeaseFacts {
+    /// A lease of which nothing is known but that its flow was opened.
+    #[must_use]
+    pub fn opened(role: Role, opened_at: Mono) -> Self {
+        Self {
+            role,
+            opened_at,
+            timeout: None,
+            cadence_ns: None,
+            base: None,
+            request_at: None,
+            reply_at: None,
+            pending_since: None,
+            unread_since: None,
+            unsent_since: None,
+            unacknowledged_since: None,
+            retransmits: 0,
+            reconnect: None,
+            stall: None,
+            lost: None,
+            answer_normal: Normal::default(),
+            read_normal: Normal::default(),
+            blind: false,
+            fresh_from: None,
+            gap: None,
+        }
+    }
+
+    /// Whether the newest renewal known may not be the newest there was: requests may have gone
+    /// past unseen since.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.blind
+            || match (self.base, self.fresh_from) {
+                (None, _) => true,
+                (Some(base), Some(fresh_from)) => base < fresh_from,
+                (Some(_), None) => false,
+            }
+    }
+
+    /// The cadence in use.
+    #[must_use]
+    pub fn cadence(&self, settings: &EntrySettings, timeout_ns: u64) -> u64 {
+        settings
+            .renew_every_ns
+            .or(self.cadence_ns)
+            .unwrap_or_else(|| settings.assumed_cadence.of(timeout_ns))
+    }
+
+    /// The earliest moment at which the grantor may expire the lease; None if that cannot be known:
+    /// the timeout is only inferred, or renewals may have gone past unseen.
+    #[must_use]
+    pub fn floor(&self) -> Option<Mono> {
+        let timeout = self.timeout?;
+        if timeout.source == TimeoutSource::Inferred || self.is_stale() {
+            return None;
+        }
+        let floor = self.base?.plus(timeout.ns);
+        Some(match self.reconnect {
+            Some(reconnect) => floor.min(reconnect.at.plus(reconnect.asked_ns.min(timeout.ns))),
+            None => floor,
+        })
+    }
+
+    /// The moment after which the lease must have ended if nothing more was heard of it: the
+    /// grantor's slowest reckoning from the newest thing it can have heard.
+    #[must_use]
+    pub fn latest_expiry(&self, settings: &EntrySettings) -> Mono {
+        // Longest timeout in common use (20 ticks of 2 s), for leases whose own is not known.
+        const UNKNOWN_TIMEOUT_NS: u64 = 40 * crate::time::SECOND;
+        let timeout_ns = self
+            .timeout
+            .map_or(UNKNOWN_TIMEOUT_NS, |timeout| timeout.ns);
+        let heard_at = [
+            Some(self.opened_at),
+            self.base,
+            self.request_at,
+            self.fresh_from,
+            self.unsent_since,
+        ]
+        .into_iter()
+        .flatten()
+        .max()
+        .unwrap_or(self.opened_at);
+        let mut latest = heard_at.plus(timeout_ns);
+        if let Some(reconnect) = self.reconnect {
+            latest = latest.max(reconnect.at.plus(timeout_ns.max(reconnect.asked_ns)));
+        }
+        // A follower tells its leader every half tick, the leader looks once a tick.
+        latest.plus(settings.grantor_tick_ns() / 2 * 3)
+    }
+}
