@@ -31,8 +31,7 @@ fn a_healthy_minute_is_silent() {
         let mark = client.mark();
         let cut_us = clock::now_us();
         cut(server.pid(), server.session(client.id()).client);
-        let back_us =
-            client.wait_for(mark, TIMEOUT, |state| matches!(state, State::Connected(_)));
+        let back_us = client.wait_for(mark, TIMEOUT, |state| matches!(state, State::Connected(_)));
         // Java's takes 1 to 2 s: it waits that long before it tries again.
         println!(
             "story (b) {}: back {:.2} s after its connection was cut",

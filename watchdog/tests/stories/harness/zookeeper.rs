@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The server's tick: expiry is rounded up to it.
@@ -45,6 +46,8 @@ pub struct ZooKeeper {
     address: SocketAddr,
     process: Option<Child>,
     log: Transcript<Line>,
+    /// When the server was last asked for its sessions on behalf of many, and its answer.
+    asked: Mutex<(i64, BTreeMap<u64, Session>)>,
 }
 
 /// Where a server listens.
@@ -82,6 +85,7 @@ impl ZooKeeper {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             process: None,
             log: Transcript::new(),
+            asked: Mutex::default(),
         };
         server.launch();
         server
@@ -111,6 +115,16 @@ impl ZooKeeper {
             }
         }
         self.launch();
+    }
+
+    /// The sessions that were connected at most 20 ms ago: stories that watch for a moment at
+    /// the same time share one question to the server.
+    fn sessions_lately(&self) -> BTreeMap<u64, Session> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if clock::now_us() - asked.0 > 20_000 {
+            *asked = (clock::now_us(), self.sessions());
+        }
+        asked.1.clone()
     }
 
     /// The sessions that are connected now.
@@ -145,7 +159,7 @@ impl ZooKeeper {
         let before = self.session(id);
         let within = Duration::from_millis(before.timeout_ms);
         clock::poll(within, || {
-            let now = self.sessions().remove(&id)?;
+            let now = self.sessions_lately().remove(&id)?;
             (now.answered_us > before.answered_us).then_some(now)
         })
         .unwrap_or_else(|| panic!("session {id:#x} renewed nothing in {within:?}"))
@@ -206,12 +220,9 @@ impl ZooKeeper {
             .arg(self.config_path());
         let mut process = Child::start(command);
         self.log.feed(process.take_stderr(), |at_us, text| {
-            // Stack traces of clients that were killed say nothing.
-            if text.starts_with("\tat ") {
-                None
-            } else {
-                Line::keep(at_us, text)
-            }
+            // Stack traces of clients that were killed say nothing; nor do our own questions.
+            let noise = text.starts_with("\tat ") || text.contains("- Processing ");
+            if noise { None } else { Line::keep(at_us, text) }
         });
         self.log.feed(process.take_stdout(), Line::keep);
         self.process = Some(process);
