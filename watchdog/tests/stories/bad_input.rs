@@ -67,14 +67,16 @@ fn without_root_it_says_which_right_it_lacks() {
 
 #[test]
 fn a_kernel_without_type_information_is_a_missing_prerequisite() {
-    let mut command = Home::watching(&[ANY_PORT], "").command();
+    let home = Home::watching(&[ANY_PORT], "");
+    let mut command = home.command();
     command.args(["--btf", "/nonexistent"]);
     refuses(command, 3, &["/nonexistent", "BTF"]);
 }
 
 #[test]
 fn a_node_without_cgroup_v2_is_a_missing_prerequisite() {
-    let mut command = Home::watching(&[ANY_PORT], "").command();
+    let home = Home::watching(&[ANY_PORT], "");
+    let mut command = home.command();
     command.args(["--cgroup-root", "/nonexistent"]);
     refuses(command, 3, &["/nonexistent", "cgroup"]);
 }
@@ -122,7 +124,8 @@ fn a_missing_configuration_is_named() {
 fn a_hook_that_does_not_exist_is_refused_at_the_start() {
     let hook = "/nonexistent/page.sh";
     let alerts = format!("alerts:\n  - on: late\n    exec: {{ argv: [\"{hook}\"] }}");
-    refuses(Home::watching(&[ANY_PORT], &alerts).command(), 2, &[hook]);
+    let home = Home::watching(&[ANY_PORT], &alerts);
+    refuses(home.command(), 2, &[hook]);
 }
 
 /// The hook gets its line and never ends; the warnings of the next client come as fast as ever.
@@ -143,9 +146,9 @@ fn a_hook_that_hangs_holds_up_nothing() {
     );
     let home = Home::watching(&[world.server.port()], &alerts);
     let daemon = Daemon::start(&home);
-    let clients = [Kind::C, Kind::Kazoo].map(|kind| client_seen(world, &daemon, kind));
+    let clients = [Kind::C, Kind::Kazoo].map(|kind| client_seen(&world, &daemon, kind));
     for client in &clients {
-        let late_after = freeze_until_late(world, &daemon, client);
+        let late_after = freeze_until_late(&world, &daemon, client);
         daemon.check(
             late_after <= SECOND + GRACE_US,
             "the hook held up a warning",
@@ -201,7 +204,7 @@ fn a_reader_that_leaves_does_not_stop_it() {
     let complaints = errors.since(0);
     let complaints = complaints
         .iter()
-        .filter(|line| line.text.contains("events"));
+        .filter(|line| line.text.contains("reader"));
     assert_eq!(
         complaints.count(),
         1,

@@ -10,7 +10,7 @@ use std::time::Duration;
 #[test]
 fn a_killed_client_is_gone_and_nobody_is_alarmed() {
     let world = World::shared();
-    let World { server, daemon, .. } = world;
+    let World { server, daemon, .. } = &*world;
     let clients = world.idle_clients(TIMEOUT);
     let mark = daemon.mark();
     let killed: Vec<(Kind, u64, i64)> = clients
@@ -18,7 +18,7 @@ fn a_killed_client_is_gone_and_nobody_is_alarmed() {
         .map(|client| (client.kind, client.id(), client.kill()))
         .collect();
     for (kind, id, killed_us) in &killed {
-        let gone = wait_gone(world, *id);
+        let gone = wait_gone(&world, *id);
         println!(
             "story (k) {}: gone {:.2} s after the kill",
             kind.name(),
@@ -30,13 +30,13 @@ fn a_killed_client_is_gone_and_nobody_is_alarmed() {
     }
     clock::observe_for(Duration::from_secs(1));
     let ids: Vec<u64> = killed.iter().map(|(_, id, _)| *id).collect();
-    assert_quiet(world, mark, &ids);
+    assert_quiet(&world, mark, &ids);
 }
 
 #[test]
 fn a_deploy_of_ten_clients_is_quiet() {
     let world = World::shared();
-    let World { server, .. } = world;
+    let World { server, .. } = &*world;
     let kinds = [
         [Kind::C; 4].as_slice(),
         [Kind::Kazoo; 3].as_slice(),
@@ -61,13 +61,13 @@ fn a_deploy_of_ten_clients_is_quiet() {
     }
     let new = start();
     for id in &ids {
-        wait_gone(world, *id);
+        wait_gone(&world, *id);
     }
     for id in &ids {
         server.wait_expiry(*id, TIMEOUT * 2);
     }
     ids.extend(new.iter().map(Client::id));
-    assert_quiet(world, mark, &ids);
+    assert_quiet(&world, mark, &ids);
     println!(
         "story (k): {} clients killed and replaced, no alarm",
         new.len()

@@ -42,10 +42,10 @@ fn a_frozen_client_is_at_risk_before_its_session_expires() {
     clock::observe_for(TIMEOUT + Duration::from_secs(2));
     std::thread::scope(|scope| {
         for client in &idle {
-            scope.spawn(|| freeze_one(world, &by_silence, client, "idle", AT_RISK_US));
+            scope.spawn(|| freeze_one(&world, &by_silence, client, "idle", AT_RISK_US));
         }
         for client in &busy {
-            scope.spawn(|| freeze_one(world, &by_silence, client, "busy", AT_RISK_UNLEARNED_US));
+            scope.spawn(|| freeze_one(&world, &by_silence, client, "busy", AT_RISK_UNLEARNED_US));
         }
     });
 }

@@ -83,7 +83,7 @@ fn sessions_survive_a_restart() {
         clock::seconds(clock::now_us() - from_us)
     );
     for ((client, id), mark) in clients.iter().zip(ids).zip(marks) {
-        let back_us = client.wait_for(mark, timeout, |state| matches!(state, State::Connected(_)));
+        let back_us = client.wait_back(mark, server.port());
         let name = client.name();
         println!(
             "harness {name}: back after {:.2} s",

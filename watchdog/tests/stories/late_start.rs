@@ -2,13 +2,12 @@
 //! it does not know id and timeout, warns with care, and learns both when the session next
 //! shakes hands.
 
-use crate::harness::client::{Client, Order, State};
+use crate::harness::client::{Client, Order};
 use crate::harness::clock::{self, SECOND};
 use crate::harness::daemon::{Daemon, Home};
 use crate::harness::event::Stage;
 use crate::harness::world::{ROLES, TIMEOUT};
 use crate::harness::zookeeper::{Listen, ZooKeeper};
-use std::time::Duration;
 
 #[test]
 fn a_daemon_that_comes_late_locks_on_at_the_next_keepalive() {
@@ -89,7 +88,7 @@ fn a_daemon_that_comes_late_locks_on_at_the_next_keepalive() {
     let mark = daemon.mark();
     server.restart();
     for (client, said) in clients.iter().zip(marks) {
-        client.wait_for(said, TIMEOUT, |state| matches!(state, State::Connected(_)));
+        client.wait_back(said, server.port());
     }
     for (id, role, flow) in flows.iter().filter(|(_, role, _)| *role == "holder") {
         let seen = daemon.wait_from(mark, &format!("{id:#x} was {flow}"), TIMEOUT, |event| {
@@ -110,5 +109,4 @@ fn a_daemon_that_comes_late_locks_on_at_the_next_keepalive() {
             "T was read on the wire",
         );
     }
-    clock::observe_for(Duration::from_secs(1));
 }

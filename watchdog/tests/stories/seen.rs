@@ -8,7 +8,8 @@ use std::time::Duration;
 
 #[test]
 fn each_lease_is_seen_within_a_second_of_its_handshake() {
-    let World { server, daemon, .. } = World::shared();
+    let world = World::shared();
+    let World { server, daemon, .. } = &*world;
     let clients = Client::start_all(|kind| Order::idle(kind, server.port(), TIMEOUT));
     for client in &clients {
         let (id, connected_us) = client.session();

@@ -1,7 +1,7 @@
 //! Story (f): the server restarts within T. The sessions move to new connections, and each lease
 //! stays what it was.
 
-use crate::harness::client::{Client, State};
+use crate::harness::client::Client;
 use crate::harness::clock;
 use crate::harness::event::Stage;
 use crate::harness::world::{ROLES, World};
@@ -20,7 +20,7 @@ fn a_lease_keeps_its_identity_over_a_restart_of_its_server() {
     let from_us = clock::now_us();
     world.server.restart();
     for (client, said) in clients.iter().zip(marks) {
-        let back_us = client.wait_for(said, T, |state| matches!(state, State::Connected(_)));
+        let back_us = client.wait_back(said, world.server.port());
         let name = client.name();
         println!(
             "story (f) {name}: back after {:.2} s",

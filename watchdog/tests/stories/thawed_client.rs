@@ -9,7 +9,7 @@ use std::time::Duration;
 #[test]
 fn a_client_that_runs_again_in_time_is_renewed() {
     let world = World::shared();
-    let World { server, daemon, .. } = world;
+    let World { server, daemon, .. } = &*world;
     let clients = world.idle_clients(TIMEOUT);
     std::thread::scope(|scope| {
         for client in &clients {

@@ -6,7 +6,7 @@
 //! this file; the Rust client is [`rust_client`](super::rust_client).
 
 use super::clock;
-use super::faults::{Namespace, Stopped};
+use super::faults::{Namespace, Stopped, cut};
 use super::process::{self, Child};
 use super::rust_client;
 use super::transcript::{Line, Transcript, text_of};
@@ -234,6 +234,25 @@ impl Client {
                     self.report()
                 )
             })
+    }
+
+    /// Waits until it is connected again after its server, on loopback, was restarted; gives the
+    /// moment.
+    ///
+    /// A client that knocks while the server is still starting may be let in and get no answer,
+    /// and kazoo waits for one as long as T. Such a connection is cut after 2 s.
+    ///
+    /// # Panics
+    /// If it is not back within 12 s; the message has its output.
+    pub fn wait_back(&self, mark: usize, port: u16) -> i64 {
+        let connected = |state| matches!(state, State::Connected(_));
+        let soon = self.changes.wait(mark, Duration::from_secs(2), |change| {
+            connected(change.state).then_some(change.at_us)
+        });
+        soon.unwrap_or_else(|| {
+            cut(self.pid(), SocketAddr::from(([127, 0, 0, 1], port)));
+            self.wait_for(mark, Duration::from_secs(10), connected)
+        })
     }
 
     /// The client's process.

@@ -4,7 +4,8 @@
 use super::client::{Client, Order};
 use super::daemon::{Daemon, Home};
 use super::zookeeper::{Listen, ZooKeeper};
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// The timeout that everyone gets here.
@@ -34,10 +35,16 @@ impl World {
         }
     }
 
-    /// The shared world, made by whoever comes first.
-    pub fn shared() -> &'static Self {
-        static WORLD: OnceLock<World> = OnceLock::new();
-        WORLD.get_or_init(|| Self::new(TIMEOUT, Listen::Loopback, ""))
+    /// The shared world: made by whoever comes first, undone by whoever leaves last.
+    pub fn shared() -> Visit {
+        static WORLD: Mutex<Weak<World>> = Mutex::new(Weak::new());
+        let mut shared = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+        let world = shared.upgrade().unwrap_or_else(|| {
+            let world = Arc::new(Self::new(TIMEOUT, Listen::Loopback, ""));
+            *shared = Arc::downgrade(&world);
+            world
+        });
+        Visit { world }
     }
 
     /// One client of each kind, connected, and both ends of each lease seen.
@@ -61,6 +68,28 @@ impl World {
     pub fn idle_clients(&self, timeout: Duration) -> Vec<Client> {
         let port = self.server.port();
         self.connect(Client::start_all(|kind| Order::idle(kind, port, timeout)))
+    }
+}
+
+/// A story's stay in the shared world. If the story fails, the server's log is printed.
+#[derive(Debug)]
+pub struct Visit {
+    world: Arc<World>,
+}
+
+impl Deref for Visit {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.server.report();
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The server's tick: expiry is rounded up to it.
@@ -45,6 +46,8 @@ pub struct ZooKeeper {
     address: SocketAddr,
     process: Option<Child>,
     log: Transcript<Line>,
+    /// When the server was last asked for its sessions on behalf of many, and its answer.
+    asked: Mutex<(i64, BTreeMap<u64, Session>)>,
 }
 
 /// Where a server listens.
@@ -82,6 +85,7 @@ impl ZooKeeper {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             process: None,
             log: Transcript::new(),
+            asked: Mutex::default(),
         };
         server.launch();
         server
@@ -113,6 +117,16 @@ impl ZooKeeper {
         self.launch();
     }
 
+    /// The sessions that were connected at most 20 ms ago: stories that watch for a moment at
+    /// the same time share one question to the server.
+    fn sessions_lately(&self) -> BTreeMap<u64, Session> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if clock::now_us() - asked.0 > 20_000 {
+            *asked = (clock::now_us(), self.sessions());
+        }
+        asked.1.clone()
+    }
+
     /// The sessions that are connected now.
     pub fn sessions(&self) -> BTreeMap<u64, Session> {
         let answer = self.ask("cons").unwrap_or_default();
@@ -136,8 +150,8 @@ impl ZooKeeper {
         })
     }
 
-    /// Waits until the server has read another request of the session, so that the caller knows
-    /// its renewal to be milliseconds old.
+    /// Waits until the server has answered another request of the session, so that the caller
+    /// knows its renewal to be milliseconds old.
     ///
     /// # Panics
     /// If none comes within the session's own timeout.
@@ -145,8 +159,8 @@ impl ZooKeeper {
         let before = self.session(id);
         let within = Duration::from_millis(before.timeout_ms);
         clock::poll(within, || {
-            let now = self.sessions().remove(&id)?;
-            (now.received > before.received).then_some(now)
+            let now = self.sessions_lately().remove(&id)?;
+            (now.answered_us > before.answered_us).then_some(now)
         })
         .unwrap_or_else(|| panic!("session {id:#x} renewed nothing in {within:?}"))
     }
@@ -182,8 +196,16 @@ impl ZooKeeper {
             .1
     }
 
-    /// The last lines of the server's log, for reports.
-    pub fn log_tail(&self) -> String {
+    /// Prints the end of the server's log, for a story that failed.
+    pub fn report(&self) {
+        eprintln!(
+            "server on port {}; end of its log:\n{}",
+            self.port,
+            self.log_tail()
+        );
+    }
+
+    fn log_tail(&self) -> String {
         text_of(&self.log.tail(25))
     }
 
@@ -198,12 +220,9 @@ impl ZooKeeper {
             .arg(self.config_path());
         let mut process = Child::start(command);
         self.log.feed(process.take_stderr(), |at_us, text| {
-            // Stack traces of clients that were killed say nothing.
-            if text.starts_with("\tat ") {
-                None
-            } else {
-                Line::keep(at_us, text)
-            }
+            // Stack traces of clients that were killed say nothing; nor do our own questions.
+            let noise = text.starts_with("\tat ") || text.contains("- Processing ");
+            if noise { None } else { Line::keep(at_us, text) }
         });
         self.log.feed(process.take_stdout(), Line::keep);
         self.process = Some(process);
