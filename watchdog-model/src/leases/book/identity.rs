@@ -135,6 +135,15 @@ impl Book {
         another.unwrap_or(slot)
     }
 
+    /// A slot that was never used, while there is room without an allocation.
+    fn fresh_slot(&mut self) -> Option<u32> {
+        if self.slots.len() >= self.capacity {
+            return None;
+        }
+        self.slots.push(None);
+        u32::try_from(self.slots.len() - 1).ok()
+    }
+
     fn create(
         &mut self,
         id: LeaseId,
@@ -142,7 +151,7 @@ impl Book {
         now: Mono,
         say: &mut dyn FnMut(Note),
     ) -> Option<u32> {
-        let Some(slot) = self.free.pop() else {
+        let Some(slot) = self.free.pop().or_else(|| self.fresh_slot()) else {
             self.refused = self.refused.saturating_add(1);
             return None;
         };
