@@ -159,7 +159,7 @@ fn a_hook_that_hangs_holds_up_nothing() {
     });
     let event = called.and_then(|text| Event::parse(0, text.lines().next()?));
     daemon.check(
-        event.is_some_and(|event| event.is("transition")),
+        event.is_some_and(|event| event.is("alert") && event.text("state") == "firing"),
         "the hook got no event",
     );
     assert_healthy(&daemon.http());

@@ -639,12 +639,17 @@ fn a_flow_met_in_the_middle_is_named_at_its_next_handshake() {
     bench.said();
     let mut next = asking(2, Role::Holder, SESSION, bench.now);
     bench.see(&next);
-    assert_eq!(bench.said(), ["seen again"]);
+    assert_eq!(
+        bench.said(),
+        [""; 0],
+        "only the grantor's word makes it that session"
+    );
     welcome(&mut next, SESSION, 10_000, bench.now);
     bench.see(&next);
-    assert_eq!(bench.said(), ["AtRisk>Renewed"]);
+    assert_eq!(bench.said(), ["seen again", "AtRisk>Renewed"]);
     let view = bench.only();
     assert_eq!(view.subject.id, LeaseId::Session(SESSION));
+    assert_eq!(view.subject.timeout_ns, Some(secs(10)));
     assert_eq!(view.subject.timeout_source, TimeoutSource::Handshake);
 }
 
