@@ -284,7 +284,8 @@ impl Lease {
             at: hello.at,
             asked_ns,
         };
-        let lapses = |reconnect: Reconnect| reconnect.at.plus(reconnect.asked_ns);
+        let longest_ns = facts.timeout.map_or(u64::MAX, |timeout| timeout.ns);
+        let lapses = |reconnect: Reconnect| reconnect.at.plus(reconnect.asked_ns.min(longest_ns));
         if facts
             .reconnect
             .is_none_or(|known| lapses(asked) < lapses(known))
