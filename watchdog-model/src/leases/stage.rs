@@ -241,6 +241,11 @@ fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
         && matches!(loss.how, Some(CloseHow::PeerFin | CloseHow::PeerReset))
         && facts.unread_since.is_none()
         && facts.pending_since.is_none();
+    // After a time in which nobody looked, the flow that took the lease over may be seen next.
+    let settled = match facts.gap {
+        Some(gap) if loss.at < gap.to && !exited => gap.to.plus(SETTLE_NS),
+        _ => loss.at,
+    };
     Some(Reason {
         condition: if exited {
             Condition::HolderExited
@@ -248,7 +253,7 @@ fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
             Condition::ConnectionLost
         },
         since: loss.at,
-        due: loss.at.plus(margin_ns),
+        due: loss.at.plus(margin_ns).max(settled),
         excused: exited || went,
     })
 }

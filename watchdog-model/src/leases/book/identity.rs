@@ -87,7 +87,9 @@ impl Book {
         }
         if let Some(slot) = self.nameless_of(flow, id) {
             self.take_over(slot, flow);
-            self.rename(slot, id, flow, say);
+            if matches!(id, LeaseId::Session(_)) {
+                self.rename(slot, id, flow, say);
+            }
             return Some(slot);
         }
         if !is_proven(flow) {

@@ -228,6 +228,14 @@ impl Lease {
             .filter(|millis| *millis > 0);
         let known = self.facts.timeout.map(|timeout| timeout.source);
         if let Some(millis) = handshake {
+            if let Some(before) = self.facts.timeout
+                && before.source == TimeoutSource::Handshake
+                && before.ns != ms(millis)
+            {
+                // Clients renew by a share of the timeout: of another one nothing is known.
+                self.cadence = Cadence::default();
+                self.facts.cadence_ns = None;
+            }
             self.facts.timeout = Some(Timeout {
                 ns: ms(millis),
                 source: TimeoutSource::Handshake,
