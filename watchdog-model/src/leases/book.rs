@@ -215,8 +215,9 @@ impl Book {
     }
 
     /// Nobody looked between these two moments. Nothing that was not seen in between counts against
-    /// a peer, and new accusations of silence wait until what has piled up had time to arrive. What
-    /// the kernel has stamped meanwhile (stalls, ends of flows) counts as ever.
+    /// a peer, and new accusations (of silence, or of a connection lost and not taken up again) wait
+    /// until what has piled up had time to arrive and be seen. Stalls, which the kernel has stamped
+    /// meanwhile, count as ever.
     pub fn daemon_gap(&mut self, from: Mono, to: Mono) {
         // A gap that follows closely upon another is one with it.
         let from = match self.gap {

@@ -142,6 +142,9 @@ const MARGIN_SHARE: Share = Share::new(1, 12);
 /// Smallest margin: two and a half late ticks of 100 ms, so that a busy node's own jitter is not
 /// taken for a late peer.
 const MARGIN_MIN_NS: u64 = 250 * MS;
+/// One lost packet costs Linux 200 ms (TCP_RTO_MIN) and a round trip. A client that renews at two
+/// thirds of its timeout is past its own patience the moment it is late: a single loss must not be.
+const ONE_LOSS_NS: u64 = 300 * MS;
 /// A client's timer is rarely off by more than this, however long its timeout.
 const MARGIN_WANTED_NS: u64 = SECOND;
 
@@ -164,13 +167,13 @@ impl EntrySettings {
         self.margin_ns.unwrap_or(MARGIN_WANTED_NS)
     }
 
-    /// Half a margin, the least that a delay must last to be out of the ordinary, up to a quarter of
-    /// the timeout: a learned normal is brought between the two.
+    /// Half a margin (but more than one retransmission), the least that a delay must last to be out
+    /// of the ordinary, up to a quarter of the timeout: a learned normal is brought between the two.
     #[must_use]
     pub fn normal_bounds(&self, timeout_ns: u64, cadence_ns: u64) -> (u64, u64) {
         let most = LONGEST_NORMAL.of(timeout_ns);
-        let least = (self.margin(timeout_ns, cadence_ns) / 2).min(most);
-        (least, most)
+        let half_margin = self.margin(timeout_ns, cadence_ns) / 2;
+        (half_margin.max(ONE_LOSS_NS).min(most), most)
     }
 
     /// The longest time that a grantor of this entry lets pass between two looks at its sessions.

@@ -261,6 +261,11 @@ fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
             .map_or(u64::MAX, |timeout| Share::THIRD.of(timeout.ns));
         margin_ns.max(RECONNECT_NS.min(third_ns))
     };
+    // After a time in which nobody looked, the flow that took the lease over may be seen next.
+    let settled = match facts.gap {
+        Some(gap) if loss.at < gap.to && !exited => gap.to.plus(SETTLE_NS),
+        _ => loss.at,
+    };
     Some(Reason {
         condition: if exited {
             Condition::HolderExited
@@ -268,7 +273,7 @@ fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
             Condition::ConnectionLost
         },
         since: loss.at,
-        due: loss.at.plus(patience_ns),
+        due: loss.at.plus(patience_ns).max(settled),
         excused: exited || went,
     })
 }

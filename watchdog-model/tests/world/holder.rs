@@ -16,7 +16,7 @@ pub enum Client {
     /// T/3, down to 0.4 s less.
     Kazoo,
     /// The Rust crate `zookeeper-client`: T/5.
-    ZookeeperClient,
+    Rust,
     /// The Rust crate `tokio-zookeeper`: 2T/3; waits for ever, comes back asking for 0.
     Tokio,
 }
@@ -25,7 +25,7 @@ pub const CLIENTS: [Client; 5] = [
     Client::C,
     Client::Java,
     Client::Kazoo,
-    Client::ZookeeperClient,
+    Client::Rust,
     Client::Tokio,
 ];
 
@@ -47,7 +47,7 @@ pub struct Holder {
     pub timer_slack_ns: u64,
     heard_at: Mono,
     ping_at: Mono,
-    ping_timer_set: bool,
+    ping_timer_at: Option<Mono>,
     connect_wanted: bool,
 }
 
@@ -67,7 +67,7 @@ impl Holder {
             timer_slack_ns: 20 * MS,
             heard_at: Mono(0),
             ping_at: Mono(0),
-            ping_timer_set: false,
+            ping_timer_at: None,
             connect_wanted: false,
         }
     }
@@ -94,7 +94,7 @@ impl World {
             Client::C => (timeout_ns / 3, 0),
             Client::Java => (timeout_ns / 3, SECOND.min(timeout_ns / 6)),
             Client::Kazoo => (timeout_ns / 3, 400 * MS),
-            Client::ZookeeperClient => (timeout_ns / 5, 0),
+            Client::Rust => (timeout_ns / 5, 0),
             Client::Tokio => (timeout_ns / 3 * 2, 0),
         };
         let late_ns = it.timer_slack_ns;
@@ -115,16 +115,18 @@ impl World {
 
     fn set_ping_timer(&mut self, holder: usize) {
         let it = &mut self.holders[holder];
-        if !it.ping_timer_set {
-            it.ping_timer_set = true;
-            let at = it.ping_at;
+        let at = it.ping_at.max(self.now);
+        if it.ping_timer_at.is_none_or(|set| at < set) {
+            it.ping_timer_at = Some(at);
             self.at(at, Event::PingTimer(holder));
         }
     }
 
     pub fn ping_timer(&mut self, holder: usize) {
-        self.holders[holder].ping_timer_set = false;
-        self.ping_if_due(holder);
+        if self.holders[holder].ping_timer_at == Some(self.now) {
+            self.holders[holder].ping_timer_at = None;
+            self.ping_if_due(holder);
+        }
     }
 
     fn ping_if_due(&mut self, holder: usize) {
@@ -271,6 +273,13 @@ impl World {
         if self.holders[holder].flow == Some(flow) {
             self.holders[holder].flow = None;
             self.reconnect(holder);
+        }
+    }
+
+    /// The holder hangs up, to come back on another connection.
+    pub fn drop_connection(&mut self, holder: usize) {
+        if let Some(flow) = self.holders[holder].flow {
+            self.give_up(holder, flow);
         }
     }
 

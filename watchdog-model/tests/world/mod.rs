@@ -11,7 +11,7 @@ pub mod grantor;
 pub mod holder;
 pub mod rng;
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use watchdog_model::Mono;
@@ -63,7 +63,8 @@ pub enum Process {
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     pub since: Mono,
-    pub kind: StallKind,
+    /// What the scheduler shows; None: nothing, because the whole node stands still with it.
+    pub kind: Option<StallKind>,
 }
 
 /// What lies between a holder and its grantor.
@@ -99,11 +100,39 @@ pub struct TrueExpiry {
     pub floors: [Option<Mono>; 2],
 }
 
+/// An event in the queue, ordered by time and then by when it was put there.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    order: Reverse<u128>,
+    at: Mono,
+    event: Event,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
 pub struct World {
     pub seed: u64,
     pub now: Mono,
     pub rng: Rng,
-    queue: BinaryHeap<Reverse<(Mono, u64, Event)>>,
+    queue: BinaryHeap<Queued>,
     sequence: u64,
     pub holders: Vec<Holder>,
     pub grantors: Vec<Grantor>,
@@ -147,13 +176,14 @@ impl World {
 
     pub fn at(&mut self, at: Mono, event: Event) {
         self.sequence += 1;
-        self.queue
-            .push(Reverse((at.max(self.now), self.sequence, event)));
+        let at = at.max(self.now);
+        let order = Reverse(u128::from(at.0) << 64 | u128::from(self.sequence));
+        self.queue.push(Queued { order, at, event });
     }
 
     pub fn run_for(&mut self, span_ns: u64) {
         let end = self.now.plus(span_ns);
-        while let Some(Reverse((at, _, event))) = self.queue.peek().copied() {
+        while let Some(Queued { at, event, .. }) = self.queue.peek().copied() {
             if at > end {
                 break;
             }
@@ -197,6 +227,25 @@ impl World {
 
     /// The process makes no progress for a while.
     pub fn hold(&mut self, process: Process, kind: StallKind, span_ns: u64) {
+        self.hold_as(process, Some(kind), span_ns);
+    }
+
+    /// The daemon's node stands still, with all processes on it and the daemon.
+    pub fn pause_node(&mut self, span_ns: u64) {
+        if self.daemon.sees.contains(&Role::Holder) {
+            for holder in 0..self.holders.len() {
+                self.hold_as(Process::Holder(holder), None, span_ns);
+            }
+        }
+        if self.daemon.sees.contains(&Role::Grantor) {
+            for grantor in 0..self.grantors.len() {
+                self.hold_as(Process::Grantor(grantor), None, span_ns);
+            }
+        }
+        self.hold_daemon(span_ns);
+    }
+
+    fn hold_as(&mut self, process: Process, kind: Option<StallKind>, span_ns: u64) {
         if self.held(process).is_some() {
             return;
         }
@@ -204,7 +253,7 @@ impl World {
         self.set_held(process, Some(Held { since, kind }));
         // Starvation is a verdict over a second, the others are states.
         let shown = match kind {
-            StallKind::Starved => since.plus(SECOND),
+            Some(StallKind::Starved) => since.plus(SECOND),
             _ => since,
         };
         self.at(shown, Event::ShowStall(process));
@@ -214,9 +263,10 @@ impl World {
     fn show_stall(&mut self, process: Process) {
         let stall = self.held(process).and_then(|held| {
             let starved_long = self.now.since(held.since) >= SECOND;
-            (held.kind != StallKind::Starved || starved_long).then_some(Stall {
+            let kind = held.kind?;
+            (kind != StallKind::Starved || starved_long).then_some(Stall {
                 since: held.since,
-                kind: held.kind,
+                kind,
                 tid: 1,
                 comm: [0; 16],
             })

@@ -241,6 +241,14 @@ impl Lease {
             .filter(|millis| *millis > 0);
         let known = self.facts.timeout.map(|timeout| timeout.source);
         if let Some(millis) = handshake {
+            if let Some(before) = self.facts.timeout
+                && before.source == TimeoutSource::Handshake
+                && before.ns != ms(millis)
+            {
+                // Clients renew by a share of the timeout: of another one nothing is known.
+                self.cadence = Cadence::default();
+                self.facts.cadence_ns = None;
+            }
             self.facts.timeout = Some(Timeout {
                 ns: ms(millis),
                 source: TimeoutSource::Handshake,
@@ -297,7 +305,8 @@ impl Lease {
             at: hello.at,
             asked_ns,
         };
-        let lapses = |reconnect: Reconnect| reconnect.at.plus(reconnect.asked_ns);
+        let longest_ns = facts.timeout.map_or(u64::MAX, |timeout| timeout.ns);
+        let lapses = |reconnect: Reconnect| reconnect.at.plus(reconnect.asked_ns.min(longest_ns));
         if facts
             .reconnect
             .is_none_or(|known| lapses(asked) < lapses(known))

@@ -771,3 +771,23 @@ fn backward_time_is_survived() {
     bench.until(secs(6));
     assert_eq!(bench.only().floor, Some(START.plus(secs(12))));
 }
+
+/// `tokio-zookeeper` comes back asking for 0: what was learned under one timeout says nothing of
+/// another.
+#[test]
+fn another_timeout_is_another_cadence() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Holder);
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::PeerFin,
+    });
+    bench.see(&flow);
+    let mut next = asking(2, Role::Holder, SESSION, bench.now);
+    welcome(&mut next, SESSION, 40_000, bench.now);
+    bench.see(&next);
+    assert_eq!(bench.only().learned_cadence_ns, None);
+    // Silent for 26.7 s in every cycle from now on, and healthy.
+    bench.until(secs(6) + secs(80) / 3);
+    assert_eq!(bench.said(), [""; 0]);
+}
