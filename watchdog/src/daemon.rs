@@ -93,7 +93,6 @@ impl Daemon {
             slate,
             control,
         };
-        trim();
         let memory_locked = match realtime::lock_memory() {
             Ok(()) => true,
             Err(error) => {
@@ -196,12 +195,6 @@ fn kernel_release() -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
-}
-
-/// Gives back what reading the kernel's type information took: tens of megabytes.
-fn trim() {
-    // SAFETY: has no preconditions.
-    unsafe { libc::malloc_trim(0) };
 }
 
 /// The model's settings of each entry.

@@ -240,10 +240,6 @@ const RECONNECT_NS: u64 = 2 * SECOND;
 
 /// The lease's flow is gone.
 fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
-    let third = facts
-        .timeout
-        .map_or(u64::MAX, |timeout| Share::THIRD.of(timeout.ns));
-    let patience_ns = margin_ns.max(RECONNECT_NS.min(third));
     let loss = facts.lost?;
     let exited = facts.role == Role::Holder && loss.how == Some(CloseHow::OwnExit);
     // On a grantor a FIN or RST is a holder that goes, to come back here, elsewhere or not at all;

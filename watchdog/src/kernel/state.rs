@@ -22,12 +22,16 @@ use watchdog_common::layout::{
 
 use super::Missing;
 
-/// An array map, mapped read-write and shared with the kernel.
+/// How many elements are mapped at a time. A multiple of 512, so that a chunk of 8-byte-aligned
+/// elements is whole pages.
+const CHUNK: usize = 512;
+
+/// An array map, mapped read-write and shared with the kernel, chunk by chunk as it comes into use:
+/// the kernel counts every mapped page of a map as resident, touched or not.
 pub struct Mapped<T> {
-    base: NonNull<T>,
+    chunks: Vec<NonNull<T>>,
     len: usize,
-    bytes: usize,
-    _map: MapData,
+    map: MapData,
     kind: PhantomData<T>,
 }
 
@@ -37,31 +41,47 @@ unsafe impl<T> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
     fn new(map: MapData, len: usize) -> io::Result<Self> {
+        let mut mapped = Self {
+            chunks: Vec::with_capacity(len.div_ceil(CHUNK)),
+            len,
+            map,
+            kind: PhantomData,
+        };
+        mapped.ensure(1)?;
+        Ok(mapped)
+    }
+
+    /// Maps the first `count` elements. Costs a system call when they reach into a new chunk, and
+    /// no allocation.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn ensure(&mut self, count: usize) -> io::Result<()> {
+        let count = count.min(self.len);
         // SAFETY: sysconf has no preconditions.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-        let bytes = (len * size_of::<T>()).next_multiple_of(page);
-        // SAFETY: a fresh mapping of a BPF array of at least that many bytes.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.fd().as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+        while self.chunks.len() * CHUNK < count {
+            let first = self.chunks.len() * CHUNK;
+            let bytes = (CHUNK.min(self.len - first) * size_of::<T>()).next_multiple_of(page);
+            let offset = libc::off_t::try_from(first * size_of::<T>()).unwrap_or(libc::off_t::MAX);
+            // SAFETY: a fresh mapping of bytes that the array has.
+            let base = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    bytes,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED,
+                    self.map.fd().as_fd().as_raw_fd(),
+                    offset,
+                )
+            };
+            if base == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            self.chunks
+                .push(NonNull::new(base.cast()).ok_or(io::ErrorKind::InvalidData)?);
         }
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self {
-            base,
-            len,
-            bytes,
-            _map: map,
-            kind: PhantomData,
-        })
+        Ok(())
     }
 
     /// Number of elements.
@@ -76,18 +96,25 @@ impl<T> Mapped<T> {
         self.len == 0
     }
 
-    /// The element at `index`; None beyond the end.
+    /// The element at `index`; None beyond what is mapped.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<*mut T> {
-        // SAFETY: within the mapping.
-        (index < self.len).then(|| unsafe { self.base.as_ptr().add(index) })
+        if index >= self.len {
+            return None;
+        }
+        let chunk = self.chunks.get(index / CHUNK)?;
+        // SAFETY: within the chunk's mapping.
+        Some(unsafe { chunk.as_ptr().add(index % CHUNK) })
     }
 }
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, not used after this.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let bytes = CHUNK.min(self.len - number * CHUNK) * size_of::<T>();
+            // SAFETY: a mapping made in `ensure`, not used after this; the kernel rounds to pages.
+            unsafe { libc::munmap(chunk.as_ptr().cast(), bytes) };
+        }
     }
 }
 
@@ -153,7 +180,7 @@ impl State {
             thread_slots: take(programs, "THREAD_SLOTS")?,
             sockets: take(programs, "SOCKETS")?,
         };
-        Ok(state.stocked(flows)?)
+        state.stocked(flows)
     }
 
     /// Puts every slot on the free stack, the lowest on top, so that few slots stay few pages.
@@ -215,7 +242,9 @@ impl State {
 
     /// Takes a free slot for a socket that the daemon found itself.
     pub fn take_flow(&mut self) -> Option<usize> {
-        self.free.pop(0).ok().map(|index| index as usize)
+        let index = self.free.pop(0).ok()? as usize;
+        self.flows.ensure(index + 1).ok()?;
+        Some(index)
     }
 
     /// Ties a socket to a slot unless it has one already.
@@ -231,6 +260,9 @@ impl State {
 
     /// Starts watching a thread in this slot.
     pub fn watch_thread(&mut self, tid: u32, index: usize, seed: ThreadSlot) -> bool {
+        if self.threads.ensure(index + 1).is_err() {
+            return false;
+        }
         let (Some(slot), Ok(number)) = (self.threads.at(index), u32::try_from(index)) else {
             return false;
         };

@@ -240,6 +240,8 @@ impl<G: Gauges + 'static> Tick<G> {
             let stalls_changed = threads.look(state, now);
             let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
+            // Refused, the flows beyond stay unseen and are tried again at the next tick.
+            let _ = state.flows.ensure(end);
             for index in 0..end {
                 let Some(slot) = state.flows.at(index) else {
                     continue;
