@@ -216,6 +216,36 @@ fn a_pause_of_the_node_is_no_silence_of_the_peer() {
     });
 }
 
+/// A server behind a hung fsync reads and touches, but doesn't answer: both ends know it, and each
+/// says what it sees.
+#[test]
+fn a_server_that_does_not_answer_is_seen_at_both_ends() {
+    each_seed(40, |seed| {
+        let mut world = town(seed, 10);
+        world.run_for(secs(200));
+        world.grantors[0].mute = true;
+        world.run_for(secs(30));
+        for (role, condition) in [
+            (Role::Holder, Condition::RenewalUnanswered),
+            (Role::Grantor, Condition::RenewalUnprocessed),
+        ] {
+            let late = world
+                .transitions()
+                .filter(|(_, said)| said.subject.role == role && said.condition == condition)
+                .map(|(_, said)| said.subject.handle)
+                .collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(late.len(), 10, "{role:?}");
+        }
+        world.unmute(0);
+        world.run_for(secs(100));
+        world.check();
+        world.check_warned();
+        for lease in world.daemon.book.leases(world.now) {
+            assert_eq!(lease.stage, Stage::Healthy, "{lease:?}");
+        }
+    });
+}
+
 /// A packet that is lost now and then, and sent again by TCP, is no news.
 #[test]
 fn a_lost_packet_is_no_news() {

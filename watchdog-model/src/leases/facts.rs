@@ -172,10 +172,7 @@ impl LeaseFacts {
             .flatten()
             .fold(self.opened_at, Mono::max);
         let mut latest = answered_at.plus(timeout_ns + look_ns);
-        let unheard_at = match self.role {
-            Role::Holder => self.request_at.max(self.unsent_since),
-            Role::Grantor => self.unread_since.and(self.request_at),
-        };
+        let unheard_at = self.request_at.max(self.unsent_since);
         if let Some(unheard_at) = unheard_at.filter(|at| Some(*at) > self.base) {
             latest = latest.max(unheard_at.plus(2 * (timeout_ns + look_ns)));
         }

@@ -5,7 +5,7 @@
 //! that goes backwards.
 
 use crate::causes::Verdict;
-use crate::leases::cadence::{Cadence, SharedCadences};
+use crate::leases::cadence::{Cadence, SharedCadences, WorstGap};
 use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout};
 use crate::leases::note::{Condition, LeaseHandle, LeaseId, Stage, Subject};
 use crate::leases::observation::{
@@ -53,6 +53,9 @@ pub(super) struct Lease {
     pub flow: Option<FlowKey>,
     pub facts: LeaseFacts,
     pub cadence: Cadence,
+    worst_gap: WorstGap,
+    /// The newest request when the lease was last looked at.
+    request_seen: Option<Mono>,
 
     pub stage: Stage,
     pub condition: Condition,
@@ -115,6 +118,8 @@ impl Lease {
             flow: Some(flow.key),
             facts,
             cadence,
+            worst_gap: WorstGap::default(),
+            request_seen: None,
             stage: Stage::Healthy,
             condition: Condition::None,
             since: now,
@@ -201,7 +206,7 @@ impl Lease {
             Role::Grantor => self.take_renewal_read(flow, settings),
         }
         self.closing |= flow.close_request_at.is_some();
-        self.learn(flow, shared, now);
+        self.learn(flow, settings, shared, now);
         self.infer_timeout(settings);
         self.observed_at = Some(now);
     }
@@ -308,8 +313,10 @@ impl Lease {
     /// `p`: when the application last read a renewal. A later read of half a frame moves the
     /// observation's stamp but renews nothing, so the stamp counts only with a request behind it.
     fn take_renewal_read(&mut self, flow: &FlowObservation, settings: &EntrySettings) {
+        // A ConnectRequest renews when it is answered: the answer may be that the lease is no more.
+        let refusable = self.facts.reconnect.is_some();
         let newest = flow.request_at.max(flow.hello.map(|hello| hello.at));
-        let read = match (flow.read_at, newest) {
+        let read = match (flow.read_at.filter(|_| !refusable), newest) {
             (Some(read_at), Some(newest)) if newest > self.request_read.unwrap_or(Mono(0)) => {
                 if flow.unread_since.is_none() {
                     self.request_read = Some(newest);
@@ -352,7 +359,14 @@ impl Lease {
         }
     }
 
-    fn learn(&mut self, flow: &FlowObservation, shared: &mut SharedCadences, now: Mono) {
+    fn learn(
+        &mut self,
+        flow: &FlowObservation,
+        settings: &EntrySettings,
+        shared: &mut SharedCadences,
+        now: Mono,
+    ) {
+        let request_before = std::mem::replace(&mut self.request_seen, self.facts.request_at);
         let answered = flow.answers > self.answers;
         let read = flow.reads > self.reads;
         let kept_alive = flow.keepalives > self.keepalives;
@@ -383,6 +397,10 @@ impl Lease {
                 self.cadence.interrupted();
             }
         }
+        if !settings.has_keepalives {
+            self.learn_worst_gap(request_before);
+            return;
+        }
         let executable = flow.owner.map_or(0, |owner| owner.executable);
         let timeout = self
             .facts
@@ -398,6 +416,19 @@ impl Lease {
             (None, Some(timeout)) => shared.of(executable, timeout.ns),
             (known, None) => known,
         };
+    }
+
+    /// Without a keepalive to tell by, any silence between two requests may be the usual one.
+    fn learn_worst_gap(&mut self, request_before: Option<Mono>) {
+        let (Some(before), Some(newest)) = (request_before, self.facts.request_at) else {
+            return;
+        };
+        let timeout_ns = self.facts.timeout.map_or(0, |timeout| timeout.ns);
+        if newest > before && Some(before) >= self.facts.fresh_from {
+            self.worst_gap
+                .learn(newest.since(before), newest, timeout_ns);
+            self.facts.cadence_ns = self.worst_gap.known(timeout_ns);
+        }
     }
 
     /// Whether the flow proves that the lease has expired.

@@ -763,3 +763,74 @@ fn another_timeout_is_another_cadence() {
     bench.until(secs(6) + secs(80) / 3);
     assert_eq!(bench.said(), [""; 0]);
 }
+
+/// Request and reply on one connection, no handshake, no keepalive to tell by: the lease begins with
+/// the first answer, and keeps its name when the same process comes back.
+#[test]
+fn a_lease_without_handshake_or_keepalives() {
+    let mut bench = Bench::with(EntrySettings {
+        has_keepalives: false,
+        timeout_ns: Some(secs(12)),
+        ..EntrySettings::default()
+    });
+    let port = ends(Role::Holder, 40_001);
+    let mut flow = FlowObservation::opened(FlowKey(1), 0, Role::Holder, port, START);
+    flow.owner = owner(7);
+    let ask = |flow: &mut FlowObservation, at: Mono| {
+        ping(flow, at);
+        (flow.keepalives, flow.keepalive_gap_ns) = (0, 0);
+    };
+    for cycle in 0..4 {
+        bench.until(secs(5 * cycle));
+        ask(&mut flow, bench.now);
+        bench.see(&flow);
+    }
+    assert_eq!(bench.said(), ["seen Holder"]);
+    let view = bench.only();
+    assert_eq!(view.subject.timeout_source, TimeoutSource::Config);
+    assert_eq!(view.cadence_ns, Some(secs(5)));
+    assert_eq!(view.remaining_ns, Some(12_000_000_000));
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::OwnClose,
+    });
+    bench.see(&flow);
+    bench.until(ms(15_200));
+    let port = ends(Role::Holder, 40_002);
+    let mut next = FlowObservation::opened(FlowKey(2), 0, Role::Holder, port, bench.now);
+    next.owner = owner(7);
+    ask(&mut next, bench.now);
+    bench.see(&next);
+    assert_eq!(bench.said(), [""; 0]);
+    let moved = bench.only();
+    assert_eq!(moved.subject.id, view.subject.id);
+    assert_eq!(moved.subject.endpoints, port);
+    bench.until(secs(60));
+    assert_eq!(
+        bench.said()[0],
+        "Healthy>AtRisk RenewalNotSent Unknown",
+        "5 s, and a margin of 1.75 s"
+    );
+}
+
+/// A ConnectRequest that the grantor has read renews nothing before it is answered.
+#[test]
+fn a_grantor_may_refuse_what_it_has_read() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Grantor);
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::PeerFin,
+    });
+    bench.see(&flow);
+    bench.until(secs(9));
+    bench.said();
+    let mut next = asking(2, Role::Grantor, SESSION, bench.now);
+    next.read_at = Some(bench.now);
+    bench.see(&next);
+    assert_eq!(bench.only().answered_at, Some(START.plus(secs(6) + ms(1))));
+    assert_eq!(bench.said(), [""; 0]);
+    welcome(&mut next, 0, 0, bench.now);
+    bench.see(&next);
+    assert_eq!(bench.said(), ["Late>Expired", "gone Expired"]);
+}
