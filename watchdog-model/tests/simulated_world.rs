@@ -1,5 +1,6 @@
 //! Stories in a simulated world, told for many seeds. A failing seed is named in the message;
-//! `WORLD_SEED=n cargo test -p watchdog-model --test simulated_world` tells that one again.
+//! `WORLD_SEED=n cargo test -p watchdog-model --test simulated_world` tells that one again,
+//! `WORLD_TIMES=n` tells so many times as many stories.
 
 mod world;
 
@@ -23,7 +24,9 @@ fn each_seed(seeds: u64, story: impl Fn(u64)) {
         story(seed);
         return;
     }
-    for seed in 1..=seeds {
+    let times = std::env::var("WORLD_TIMES").ok();
+    let times: u64 = times.and_then(|times| times.parse().ok()).unwrap_or(1);
+    for seed in 1..=seeds * times {
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(seed)));
         if let Err(panic) = told {
             eprintln!("failed with WORLD_SEED={seed}");

@@ -272,6 +272,9 @@ impl World {
     pub fn check_warned(&self) {
         for expiry in self.expiries.iter().filter(|expiry| !expiry.holder_left) {
             for role in &self.daemon.sees {
+                if *role == Role::Holder && !self.welcomed.contains(&expiry.session) {
+                    continue;
+                }
                 let mut stage = Stage::Healthy;
                 for (at, transition) in self.transitions() {
                     let subject = transition.subject;

@@ -12,7 +12,7 @@ pub mod holder;
 pub mod rng;
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use watchdog_model::Mono;
 use watchdog_model::leases::observation::{Role, Stall, StallKind};
@@ -140,6 +140,9 @@ pub struct World {
     pub links: Vec<Link>,
     pub daemon: Daemon,
     pub expiries: Vec<TrueExpiry>,
+    /// Sessions whose welcome has arrived at their holder's node. (One that is lost on the way leaves
+    /// a session behind that its holder never hears of.)
+    pub welcomed: BTreeSet<u64>,
 }
 
 impl World {
@@ -156,6 +159,7 @@ impl World {
             links: Vec::new(),
             daemon,
             expiries: Vec::new(),
+            welcomed: BTreeSet::new(),
         }
     }
 

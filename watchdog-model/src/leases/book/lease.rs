@@ -283,7 +283,7 @@ impl Lease {
             .welcome
             .is_some_and(|welcome| welcome.timeout_ms > 0 && welcome.at >= hello.at);
         // A welcome that went past unseen is proven by any later answer.
-        let answered = welcomed || flow.answered_at > Some(hello.at);
+        let answered = welcomed || (flow.welcome.is_none() && flow.answered_at > Some(hello.at));
         if answered {
             facts.base = facts.base.max(Some(hello.at));
             facts.reconnect = None;

@@ -834,3 +834,15 @@ fn a_grantor_may_refuse_what_it_has_read() {
     bench.see(&next);
     assert_eq!(bench.said(), ["Late>Expired", "gone Expired"]);
 }
+
+#[test]
+fn a_refused_session_proves_no_lease_whatever_else_is_answered() {
+    let mut bench = Bench::new();
+    for role in [Role::Holder, Role::Grantor] {
+        let mut flow = asking(1 + role as u64, role, SESSION, START);
+        welcome(&mut flow, 0, 0, START);
+        ping(&mut flow, START.plus(ms(5)));
+        bench.see(&flow);
+    }
+    assert_eq!(bench.said(), [""; 0]);
+}
