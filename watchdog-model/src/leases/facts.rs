@@ -61,6 +61,8 @@ pub struct LeaseFacts {
     pub request_at: Option<Mono>,
     /// `r`, the newest reply: read by the application (holder) or sent (grantor).
     pub reply_at: Option<Mono>,
+    /// When the newest handshake was answered: a client's cadence begins there.
+    pub welcomed_at: Option<Mono>,
     /// Oldest unanswered request.
     pub pending_since: Option<Mono>,
     /// Oldest complete message that lies unread in this end's socket.
@@ -101,6 +103,7 @@ impl LeaseFacts {
             base: None,
             request_at: None,
             reply_at: None,
+            welcomed_at: None,
             pending_since: None,
             unread_since: None,
             unsent_since: None,

@@ -258,7 +258,7 @@ impl World {
         end.seen.unread_since.get_or_insert(now);
         end.unread.push_back((now, message));
         if let Message::Welcome { session, .. } = message {
-            self.welcomed.insert(session);
+            self.welcomed.entry(session).or_insert(now);
         }
         self.mark(flow, to);
         match to {

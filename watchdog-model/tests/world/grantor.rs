@@ -176,6 +176,7 @@ impl World {
             holder: session.holder,
             at: self.now,
             holder_left,
+            hung_up: session.flow.is_none(),
             floors,
         });
         if let Some(flow) = session.flow {

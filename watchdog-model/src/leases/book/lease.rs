@@ -285,6 +285,7 @@ impl Lease {
         // A welcome that went past unseen is proven by any later answer.
         let answered = welcomed || (flow.welcome.is_none() && flow.answered_at > Some(hello.at));
         if answered {
+            facts.welcomed_at = flow.welcome.map(|welcome| welcome.at);
             facts.base = facts.base.max(Some(hello.at));
             facts.reconnect = None;
             facts.lost = closed;

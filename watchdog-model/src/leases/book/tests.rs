@@ -846,3 +846,26 @@ fn a_refused_session_proves_no_lease_whatever_else_is_answered() {
     }
     assert_eq!(bench.said(), [""; 0]);
 }
+
+/// A server that was slow to welcome leaves its client less of the timeout, but no client pings
+/// before it is welcome.
+#[test]
+fn a_slow_welcome_is_no_silence_of_the_client() {
+    let mut bench = Bench::new();
+    settled(&mut bench, Role::Holder);
+    let mut young = asking(2, Role::Holder, 0, bench.now);
+    bench.until(ms(9_800));
+    bench.said();
+    welcome(&mut young, 9, 6_000, bench.now);
+    bench.see(&young);
+    assert_eq!(bench.said(), ["seen Holder"]);
+    // Five sixths from when it asked.
+    bench.until(secs(11) - 1);
+    let late = |bench: &mut Bench| {
+        let said = bench.said();
+        said.iter().any(|said| said.starts_with("Healthy>"))
+    };
+    assert!(!late(&mut bench));
+    bench.until(secs(11));
+    assert!(late(&mut bench));
+}
