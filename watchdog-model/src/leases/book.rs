@@ -49,6 +49,7 @@ pub struct Book {
     entries: Vec<EntrySettings>,
     slots: Vec<Option<Lease>>,
     free: Vec<u32>,
+    capacity: usize,
     deadlines: Deadlines,
     by_key: HashMap<LeaseKey, u32>,
     by_flow: HashMap<FlowKey, FlowUse>,
@@ -102,8 +103,10 @@ impl Book {
         let map_room = 2 * capacity + 1;
         Self {
             entries,
-            slots: vec![const { None }; capacity],
-            free: (0..slots).rev().collect(),
+            // Filled as leases come: memory that is never touched costs nothing.
+            slots: Vec::with_capacity(capacity),
+            free: Vec::with_capacity(capacity),
+            capacity,
             deadlines: Deadlines::new(capacity),
             by_key: HashMap::with_capacity(map_room),
             // A flow stays in the map until its slot is used again, so there may be more of them.
@@ -242,6 +245,16 @@ impl Book {
             .flatten()
             .find(|lease| lease.handle == handle)
             .map(|lease| self.view(lease, now))
+    }
+
+    /// The lease that a flow carries.
+    #[must_use]
+    pub fn carried(&self, flow: FlowKey, now: Mono) -> Option<LeaseView> {
+        let Some(FlowUse::Carries(slot)) = self.by_flow.get(&flow) else {
+            return None;
+        };
+        let lease = self.slots[*slot as usize].as_ref()?;
+        Some(self.view(lease, now))
     }
 
     /// How many leases are followed.

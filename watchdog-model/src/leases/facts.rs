@@ -2,6 +2,7 @@
 //! to date from observations, tests write it by hand.
 
 use super::normal::Normal;
+use super::note::Condition;
 use super::observation::{CloseHow, Role, Stall, TimeoutSource};
 use super::settings::EntrySettings;
 use crate::time::Mono;
@@ -32,6 +33,16 @@ pub struct Loss {
     pub at: Mono,
     /// Who ended it; None: not seen.
     pub how: Option<CloseHow>,
+}
+
+/// A lateness that only a renewal ends. A client that gives up an unanswered connection and opens
+/// another is no less late for it, though nothing is outstanding on the new one yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What was late.
+    pub condition: Condition,
+    /// Since when.
+    pub since: Mono,
 }
 
 /// A time in which nobody looked.
@@ -79,6 +90,8 @@ pub struct LeaseFacts {
     pub stall: Option<Stall>,
     /// The flow has ended.
     pub lost: Option<Loss>,
+    /// What the lease has been late for since its newest renewal, if that cannot pass by itself.
+    pub trouble: Option<Trouble>,
     /// Normal time from request to answer.
     pub answer_normal: Normal,
     /// Normal time from arrival to read.
@@ -112,6 +125,7 @@ impl LeaseFacts {
             reconnect: None,
             stall: None,
             lost: None,
+            trouble: None,
             answer_normal: Normal::default(),
             read_normal: Normal::default(),
             blind: false,

@@ -7,9 +7,9 @@
 //! First come the *reasons*: each says what is outstanding, since when, and from when on that is
 //! late. A lease is late while any reason is due. Where several are, the condition is that of the
 //! first in this order: the flow is gone · stuck on its way out · unread here · unanswered there ·
-//! not sent or not come · serving threads stand still. Own node before path before peer, and the
-//! stall last because it explains rather than describes: it is the condition only while nothing
-//! else is due.
+//! not sent or not come · serving threads stand still · what was late on the flow before. Own node
+//! before path before peer, and the stall nearly last because it explains rather than describes: it
+//! is the condition only while nothing else is due.
 //!
 //! A late lease then stands as high as the *marks* that have passed: shares of the timeout since the
 //! newest renewal that the grantor has surely seen. Two ceilings hold: a timeout that is only
@@ -19,7 +19,7 @@ use super::facts::LeaseFacts;
 use super::note::{Condition, Stage};
 use super::observation::{CloseHow, Role, TimeoutSource};
 use super::settings::{EntrySettings, LATE_AT_THE_LATEST, STALL_AT_RISK, Share};
-use crate::time::{MS, Mono};
+use crate::time::{MS, Mono, SECOND};
 
 /// After a time in which nobody looked, what had piled up in the network and in the kernel is given
 /// this long (two ticks of 75 ms) to arrive before anyone is accused of silence.
@@ -28,7 +28,7 @@ pub const SETTLE_NS: u64 = 150 * MS;
 /// younger: some clients send the length and the body of one frame in two segments.
 const SAME_SEND_NS: u64 = 10 * MS;
 /// How many reasons there can be at once.
-const REASONS: usize = 6;
+const REASONS: usize = 7;
 /// Share of the timeout at which a first request, whose flow's normal is not known yet, must have
 /// been answered: by then the holder would give up.
 const FIRST_ANSWER: Share = Share::TWO_THIRDS;
@@ -46,6 +46,8 @@ pub struct Assessment {
     pub since: Mono,
     /// The earliest moment at which the grantor may expire it, if known.
     pub floor: Option<Mono>,
+    /// Whether all that is late is a holder that went by itself.
+    pub excused: bool,
 }
 
 /// Something outstanding.
@@ -232,6 +234,11 @@ fn earliest(one: Option<Mono>, other: Option<Mono>) -> Option<Mono> {
     }
 }
 
+/// How long a holder may be without a flow. The Java client sleeps up to a second before it tries
+/// the next server (ClientCnxn.SendThread.startConnect), and the handshake waits for the server's
+/// log to be synced.
+const RECONNECT_NS: u64 = 2 * SECOND;
+
 /// The lease's flow is gone.
 fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
     let loss = facts.lost?;
@@ -242,6 +249,15 @@ fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
         && matches!(loss.how, Some(CloseHow::PeerFin | CloseHow::PeerReset))
         && facts.unread_since.is_none()
         && facts.pending_since.is_none();
+    // Who has exited does not come back on another connection.
+    let patience_ns = if exited {
+        margin_ns
+    } else {
+        let third_ns = facts
+            .timeout
+            .map_or(u64::MAX, |timeout| Share::THIRD.of(timeout.ns));
+        margin_ns.max(RECONNECT_NS.min(third_ns))
+    };
     // After a time in which nobody looked, the flow that took the lease over may be seen next.
     let settled = match facts.gap {
         Some(gap) if loss.at < gap.to && !exited => gap.to.plus(SETTLE_NS),
@@ -254,7 +270,7 @@ fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
             Condition::ConnectionLost
         },
         since: loss.at,
-        due: loss.at.plus(margin_ns).max(settled),
+        due: loss.at.plus(patience_ns).max(settled),
         excused: exited || went,
     })
 }
@@ -270,12 +286,24 @@ fn stalled(facts: &LeaseFacts, settings: &EntrySettings) -> Option<Reason> {
     })
 }
 
+/// What was late on a flow that is no longer looked at.
+fn troubled(facts: &LeaseFacts) -> Option<Reason> {
+    let trouble = facts.trouble?;
+    Some(Reason {
+        condition: trouble.condition,
+        since: trouble.since,
+        due: trouble.since,
+        excused: false,
+    })
+}
+
 /// All reasons there are, in the order in which they name the condition.
 fn reasons(facts: &LeaseFacts, settings: &EntrySettings) -> [Option<Reason>; REASONS] {
     let Some(timeout) = facts.timeout else {
         let mut few = [None; REASONS];
         few[0] = lost(facts, settings.margin_without_timeout());
         few[1] = stalled(facts, settings);
+        few[2] = troubled(facts);
         return few;
     };
     let frame = Frame::new(facts, settings, timeout.ns);
@@ -288,6 +316,7 @@ fn reasons(facts: &LeaseFacts, settings: &EntrySettings) -> [Option<Reason>; REA
         all[4] = frame.not_come();
     }
     all[5] = stalled(facts, settings);
+    all[6] = troubled(facts);
     all
 }
 
@@ -340,9 +369,11 @@ pub fn assess(facts: &LeaseFacts, settings: &EntrySettings, now: Mono) -> Assess
             condition: Condition::None,
             since: now,
             floor,
+            excused: false,
         };
     };
-    let stage = if excused(&reasons, now) {
+    let excused = excused(&reasons, now);
+    let stage = if excused {
         Stage::Late
     } else {
         marks(facts, settings)
@@ -358,6 +389,7 @@ pub fn assess(facts: &LeaseFacts, settings: &EntrySettings, now: Mono) -> Assess
         condition: reason.condition,
         since: reason.since,
         floor,
+        excused,
     }
 }
 

@@ -41,6 +41,13 @@ fn name(flow: &FlowObservation) -> Name {
     }
 }
 
+/// Leases without a name of their own that a flow may go on with.
+enum Nameless {
+    None,
+    One(u32),
+    Several { longest_adrift: u32 },
+}
+
 /// Whether the grantor has confirmed that the lease lives.
 fn is_proven(flow: &FlowObservation) -> bool {
     if let Some(welcome) = flow.welcome {
@@ -86,15 +93,18 @@ impl Book {
             self.take_over(slot, flow);
             return Some(slot);
         }
-        if let Some(slot) = self.nameless_of(flow, id) {
+        let nameless = self.nameless_of(flow, id);
+        if let Nameless::One(slot) = nameless {
             self.take_over(slot, flow);
-            if matches!(id, LeaseId::Session(_)) {
-                self.rename(slot, id, flow, say);
-            }
-            return Some(slot);
+            // What is asked for is its name only once the grantor has agreed.
+            return Some(self.named_at_last(slot, flow, now, say));
         }
         if !is_proven(flow) {
             return None;
+        }
+        if let Nameless::Several { longest_adrift } = nameless {
+            // One of them has come back under its name, and which cannot be told.
+            self.end(longest_adrift, GoneReason::FlowLost, say);
         }
         self.replaced_by(flow, now, say);
         self.create(id, flow, now, say)
@@ -126,7 +136,7 @@ impl Book {
             return other;
         }
         if matches!(known, Some(LeaseId::Flow { .. })) {
-            self.rename(slot, id, flow, say);
+            self.rename(slot, id, flow, now, say);
             return slot;
         }
         // The session that was asked for is not the one that was given: it is lost, this is another.
@@ -138,6 +148,15 @@ impl Book {
         another.unwrap_or(slot)
     }
 
+    /// A slot that was never used, while there is room without an allocation.
+    fn fresh_slot(&mut self) -> Option<u32> {
+        if self.slots.len() >= self.capacity {
+            return None;
+        }
+        self.slots.push(None);
+        u32::try_from(self.slots.len() - 1).ok()
+    }
+
     fn create(
         &mut self,
         id: LeaseId,
@@ -145,7 +164,7 @@ impl Book {
         now: Mono,
         say: &mut dyn FnMut(Note),
     ) -> Option<u32> {
-        let Some(slot) = self.free.pop() else {
+        let Some(slot) = self.free.pop().or_else(|| self.fresh_slot()) else {
             self.refused = self.refused.saturating_add(1);
             return None;
         };
@@ -188,8 +207,10 @@ impl Book {
         slot: u32,
         id: LeaseId,
         flow: &FlowObservation,
+        now: Mono,
         say: &mut dyn FnMut(Note),
     ) {
+        let settings = self.settings(flow.entry);
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
@@ -197,6 +218,8 @@ impl Book {
         if was == id {
             return;
         }
+        // The handshake that reveals the name reveals the timeout too.
+        lease.take_in(flow, &settings, &mut self.shared, now);
         let key: LeaseKey = (lease.entry, was, lease.role);
         say(Note::Seen {
             subject: lease.subject(),
@@ -207,15 +230,15 @@ impl Book {
     }
 
     /// A lease without a name of its own, adrift, that this flow goes on with: same owner (holder)
-    /// or same host (grantor) and the same port on the other side. None if several fit.
-    fn nameless_of(&self, flow: &FlowObservation, id: LeaseId) -> Option<u32> {
+    /// or same host (grantor) and the same port on the other side.
+    fn nameless_of(&self, flow: &FlowObservation, id: LeaseId) -> Nameless {
         let may_go_on = match flow.hello {
             Some(hello) => hello.session != 0,
             // A lease that never had a handshake: kept by the same process to the same address.
             None => matches!(id, LeaseId::Flow { .. }) && flow.role == Role::Holder,
         };
         if !may_go_on {
-            return None;
+            return Nameless::None;
         }
         let fits = |lease: &Lease| {
             let same_end = match flow.role {
@@ -239,12 +262,13 @@ impl Book {
                 && matches!(lease.id, LeaseId::Flow { .. })
                 && same_end
         };
-        let mut found = self
-            .leases_adrift()
-            .filter(|(_, lease)| fits(lease))
-            .map(|(slot, _)| slot);
-        let slot = found.next()?;
-        found.next().is_none().then_some(slot)
+        let fitting = || self.leases_adrift().filter(|(_, lease)| fits(lease));
+        let longest = fitting().min_by_key(|(_, lease)| lease.facts.lost.map(|lost| lost.at));
+        match (longest, fitting().nth(1)) {
+            (None, _) => Nameless::None,
+            (Some((slot, _)), None) => Nameless::One(slot),
+            (Some((longest_adrift, _)), Some(_)) => Nameless::Several { longest_adrift },
+        }
     }
 
     /// A new session of a process that has one left which lapsed and has no flow any more: the

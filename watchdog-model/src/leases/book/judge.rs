@@ -83,6 +83,7 @@ impl Book {
             return;
         };
         lease.facts.gap = gap;
+        lease.facts.trouble = lease.trouble();
         let given_up = lease.given_up_at(&settings).map(|(due, _)| due);
         if lease.closing {
             self.deadlines.set(slot, given_up);
@@ -239,6 +240,7 @@ fn move_stage(
     lease.verdict = verdict;
     lease.condition = found.condition;
     lease.since = found.since;
+    lease.is_excused = found.excused;
     if rises {
         lease.stage = found.stage;
         lease.stage_base = lease.facts.base;

@@ -6,7 +6,7 @@
 
 use crate::causes::Verdict;
 use crate::leases::cadence::{Cadence, SharedCadences, WorstGap};
-use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout};
+use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout, Trouble};
 use crate::leases::note::{Condition, LeaseHandle, LeaseId, Stage, Subject};
 use crate::leases::observation::{
     CloseHow, Endpoints, FlowKey, FlowObservation, Owner, Role, TimeoutSource,
@@ -63,6 +63,8 @@ pub(super) struct Lease {
     pub verdict: Verdict,
     /// The newest renewal when the stage last rose: it falls only by a newer one.
     pub stage_base: Option<Mono>,
+    /// Whether it is late only because its holder went by itself.
+    pub is_excused: bool,
 
     /// A closeSession has been seen: whatever comes now is meant.
     pub closing: bool,
@@ -125,6 +127,7 @@ impl Lease {
             since: now,
             verdict: Verdict::UNKNOWN,
             stage_base: None,
+            is_excused: false,
             closing: false,
             is_listed_adrift: false,
             unheard_since: None,
@@ -137,6 +140,16 @@ impl Lease {
             request_before: None,
             request_read: None,
         }
+    }
+
+    /// What it is late for, if only a renewal can end that. A stall can pass while nothing is due.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let renewed = self.facts.base > self.stage_base;
+        let passes = self.is_excused || self.condition == Condition::ThreadStalled;
+        (self.stage != Stage::Healthy && !renewed && !passes).then_some(Trouble {
+            condition: self.condition,
+            since: self.since,
+        })
     }
 
     pub fn subject(&self) -> Subject {

@@ -347,19 +347,42 @@ fn a_session_moves_to_another_flow_and_stays_one_lease() {
         how: CloseHow::PeerReset,
     });
     bench.see(&flow);
-    bench.until(ms(7_500));
+    bench.until(ms(8_500));
     assert_eq!(bench.said(), ["Healthy>Late ConnectionLost PeerDown"]);
     bench.gone(&flow);
     let mut next = asking(2, Role::Holder, SESSION, bench.now);
     bench.see(&next);
     assert_eq!(bench.only().condition, Condition::ConnectionLost);
-    bench.until(ms(7_700));
+    bench.until(ms(8_700));
     welcome(&mut next, SESSION, 6_000, bench.now);
     bench.see(&next);
     assert_eq!(bench.said(), ["Late>Renewed"]);
     let view = bench.only();
     assert_eq!((view.subject.handle, view.flow), (handle, Some(next.key)));
-    assert_eq!(view.floor, Some(START.plus(ms(13_500))));
+    assert_eq!(view.floor, Some(START.plus(ms(14_500))));
+}
+
+/// A client that gives up an unanswered connection is no less late while it tries another.
+#[test]
+fn a_lateness_outlives_the_connection_that_it_was_seen_on() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Holder);
+    let renewed = flow.answered_at.unwrap();
+    flow.pending_since = Some(renewed.plus(ms(200)));
+    flow.request_at = flow.pending_since;
+    bench.see(&flow);
+    let late_at = renewed.plus(ms(1_700));
+    bench.until(late_at.since(START));
+    assert_eq!(bench.said(), ["Healthy>Late RenewalUnanswered PeerSilent"]);
+    bench.gone(&flow);
+    let next = asking(2, Role::Holder, SESSION, bench.now);
+    bench.see(&next);
+    bench.until(renewed.plus(ms(3_050)).since(START));
+    let said = bench.said();
+    assert!(
+        said.iter().any(|line| line.starts_with("Late>AtRisk")),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -616,12 +639,17 @@ fn a_flow_met_in_the_middle_is_named_at_its_next_handshake() {
     bench.said();
     let mut next = asking(2, Role::Holder, SESSION, bench.now);
     bench.see(&next);
-    assert_eq!(bench.said(), ["seen again"]);
+    assert_eq!(
+        bench.said(),
+        [""; 0],
+        "only the grantor's word makes it that session"
+    );
     welcome(&mut next, SESSION, 10_000, bench.now);
     bench.see(&next);
-    assert_eq!(bench.said(), ["AtRisk>Renewed"]);
+    assert_eq!(bench.said(), ["seen again", "AtRisk>Renewed"]);
     let view = bench.only();
     assert_eq!(view.subject.id, LeaseId::Session(SESSION));
+    assert_eq!(view.subject.timeout_ns, Some(secs(10)));
     assert_eq!(view.subject.timeout_source, TimeoutSource::Handshake);
 }
 

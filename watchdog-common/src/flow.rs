@@ -1,0 +1,107 @@
+//! One segment of one direction: what it moves in the slot, and how the parser is run over it.
+//!
+//! In: sequence number, length, bytes, time; the direction is locked by the caller. Out: the
+//! slot's fields. How the parser's turns are repeated is the caller's: `bpf_loop` in the kernel, a
+//! plain loop on a host.
+
+use crate::{
+    layout::{Direction, EARLY, FlowSlot, SYNCED},
+    stream::{self, Enter, Payload},
+    zookeeper,
+};
+
+/// Repeats the parser's turns.
+pub trait Turns {
+    /// Runs [`zookeeper::turn`] over the segment's payload until it returns false.
+    ///
+    /// # Safety
+    /// `slot` is a flow slot whose direction is locked.
+    unsafe fn over_segment(&mut self, slot: *mut FlowSlot, seq: u32, now_ns: u64);
+
+    /// The same over the stashed early segment in the slot.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn over_stash(&mut self, slot: *mut FlowSlot, seq: u32, now_ns: u64);
+
+    /// Copies the segment's `len` bytes (1 to [`EARLY`]) to `dst`.
+    ///
+    /// # Safety
+    /// `dst` has room for [`EARLY`] bytes.
+    unsafe fn stash(&mut self, dst: *mut u8, len: u32);
+}
+
+/// A segment with payload (`len` > 0) of the direction that carries requests or replies.
+///
+/// # Safety
+/// `slot` is a flow slot; the direction is locked by the caller.
+#[inline(always)]
+pub unsafe fn segment<P: Payload, T: Turns>(
+    slot: *mut FlowSlot,
+    requests: bool,
+    outgoing: bool,
+    seq: u32,
+    len: u32,
+    now_ns: u64,
+    payload: &P,
+    turns: &mut T,
+) {
+    // SAFETY: by contract; of what is not locked only single words are touched.
+    unsafe {
+        let dir: *mut Direction = if requests {
+            &raw mut (*slot).requests
+        } else {
+            &raw mut (*slot).replies
+        };
+        let end = seq.wrapping_add(len);
+        if (*dir).edge_seq == 0 {
+            // The first bytes of a stream that began before the programs did: what came before
+            // them is taken as read and acknowledged.
+            (*dir).edge_seq = seq;
+            (*dir).unread_end_seq = seq;
+            (*dir).newest_end_seq = seq;
+            (*dir).unacked_at_ns = now_ns;
+            if !outgoing && (*slot).reads.servers == 0 {
+                (*slot).reads.read_seq = seq;
+                (*slot).reads.credited_seq = seq;
+            }
+        }
+        if end.wrapping_sub((*dir).edge_seq) as i32 > 0 {
+            if outgoing && (*slot).life.acked_seq.wrapping_sub((*dir).edge_seq) as i32 >= 0 {
+                (*dir).unacked_at_ns = now_ns;
+            }
+            (*dir).edge_seq = end;
+        }
+        let framing = if requests {
+            &zookeeper::REQUEST_FRAMING
+        } else {
+            &zookeeper::REPLY_FRAMING
+        };
+        let (synced, losses) = ((*dir).flags & SYNCED, (*dir).lost_syncs);
+        let enter = stream::enter(&mut *dir, framing, seq, len, now_ns, payload);
+        if !requests && ((*dir).flags & SYNCED != synced || (*dir).lost_syncs != losses) {
+            // Replies may have been missed: which request the next one answers is not known.
+            zookeeper::drop_unanswered(slot);
+        }
+        match enter {
+            Enter::Skip => {}
+            Enter::Stash => {
+                // An old verifier learns 1 ≤ n ≤ 64 only from n − 1 < 64.
+                let n = core::hint::black_box(u64::from(len.wrapping_sub(1)));
+                if n < EARLY as u64 {
+                    turns.stash((&raw mut (*dir).early).cast(), n as u32 + 1);
+                }
+            }
+            Enter::Run => {
+                turns.over_segment(slot, seq, now_ns);
+                if !requests && (*dir).flags & SYNCED == 0 {
+                    zookeeper::drop_unanswered(slot);
+                }
+                if stream::leave(&mut *dir, seq, len) {
+                    turns.over_stash(slot, (*dir).early_seq, now_ns);
+                    stream::leave_early(&mut *dir);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Loss and end of a flow.
+//!
+//! Hooks: tp_btf `inet_sock_set_state` and `tcp_retransmit_skb`. Gated by slot and not by port:
+//! when an accepted socket closes, its port is already 0. Writes `life` and, at the very end,
+//! the slot's state.
+
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_get_current_task_btf},
+    programs::BtfTracePointContext,
+};
+use watchdog_common::layout::{
+    CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, SLOT_DEAD,
+};
+
+use crate::{
+    offsets::{self, SOCK_ERR, TASK_FLAGS},
+    sockets,
+};
+
+/// TCP_ESTABLISHED, TCP_CLOSE, TCP_CLOSE_WAIT (include/net/tcp_states.h).
+const ESTABLISHED: i32 = 1;
+const CLOSE: i32 = 7;
+const CLOSE_WAIT: i32 = 8;
+/// ECONNRESET and EPIPE (what tcp_reset leaves in sk_err), ETIMEDOUT (tcp_write_err).
+const ECONNRESET: i32 = 104;
+const EPIPE: i32 = 32;
+const ETIMEDOUT: i32 = 110;
+/// PF_EXITING (include/linux/sched.h).
+const EXITING: u32 = 4;
+
+/// A TCP socket changes its state.
+#[inline(always)]
+pub fn state(ctx: &BtfTracePointContext) {
+    let sk: *const u8 = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    if old != ESTABLISHED && new != CLOSE {
+        return;
+    }
+    // SAFETY: the tracepoint's argument is a struct sock.
+    unsafe {
+        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+            return;
+        };
+        if old == ESTABLISHED {
+            let how = if new == CLOSE_WAIT {
+                CLOSE_PEER_FIN
+            } else {
+                match offsets::load::<i32>(sk, &SOCK_ERR) {
+                    ECONNRESET | EPIPE if new == CLOSE => CLOSE_PEER_RESET,
+                    ETIMEDOUT if new == CLOSE => CLOSE_TIMEOUT,
+                    _ => own_close(),
+                }
+            };
+            (*slot).life.how = how;
+            (*slot).life.closed_ns = bpf_ktime_get_ns();
+        }
+        if new == CLOSE {
+            (&raw mut (*slot).state).write_volatile(SLOT_DEAD);
+        }
+    }
+}
+
+/// Our side closes: because somebody called close, or because the process exits?
+#[inline(always)]
+fn own_close() -> u32 {
+    // SAFETY: the current task is always there; both state changes of an own close run in it.
+    let flags: u32 = unsafe {
+        let task = bpf_get_current_task_btf();
+        offsets::load(task.cast::<u8>().cast_const(), &TASK_FLAGS)
+    };
+    if flags & EXITING != 0 {
+        CLOSE_EXIT
+    } else {
+        CLOSE_OWN
+    }
+}
+
+/// TCP sends a segment again.
+#[inline(always)]
+pub fn retransmit(ctx: &BtfTracePointContext) {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: the tracepoint's argument is a struct sock.
+    unsafe {
+        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+            return;
+        };
+        (*slot).life.retransmits = (*slot).life.retransmits.wrapping_add(1);
+        (*slot).life.retransmit_ns = bpf_ktime_get_ns();
+    }
+}

@@ -1,0 +1,98 @@
+//! The kernel side: programs that note when each thing last moved, in memory that the daemon maps.
+//!
+//! One file per signal; this file lists the programs and nothing else. Nothing per event leaves
+//! the kernel. Every hot program first asks a table by a direct load whether the port or thread is
+//! watched, and leaves.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "core has no atomics for the BPF target; the intrinsics map to its instructions"
+)]
+
+mod lifecycle;
+mod maps;
+mod offsets;
+mod packets;
+mod reads;
+mod sched;
+mod sockets;
+mod sync;
+mod writes;
+
+use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, sock_ops};
+use aya_ebpf::programs::{BtfTracePointContext, SkBuffContext, SockOpsContext};
+
+/// A packet with or without payload has passed IP on its way to a socket.
+#[cgroup_skb]
+pub fn packet_in(ctx: SkBuffContext) -> i32 {
+    packets::packet(ctx.skb.skb, false);
+    packets::PASS
+}
+
+/// A socket hands a packet to IP.
+#[cgroup_skb]
+pub fn packet_out(ctx: SkBuffContext) -> i32 {
+    packets::packet(ctx.skb.skb, true);
+    packets::PASS
+}
+
+/// A connection is established: both sequence numbers are known.
+#[sock_ops]
+pub fn flow_start(ctx: SockOpsContext) -> u32 {
+    sockets::established(&ctx);
+    0
+}
+
+/// The application has taken bytes out of a socket.
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+pub fn flow_read(ctx: BtfTracePointContext) -> i32 {
+    reads::read(&ctx);
+    0
+}
+
+/// The application has put bytes into a socket.
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn flow_write(ctx: BtfTracePointContext) -> i32 {
+    writes::write(&ctx);
+    0
+}
+
+/// A TCP socket changes its state.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn flow_state(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::state(&ctx);
+    0
+}
+
+/// TCP sends a segment again.
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn flow_retransmit(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::retransmit(&ctx);
+    0
+}
+
+/// A CPU goes from one thread to another.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn thread_switch(ctx: BtfTracePointContext) -> i32 {
+    sched::switch(&ctx);
+    0
+}
+
+/// A thread becomes runnable.
+#[btf_tracepoint(function = "sched_wakeup")]
+pub fn thread_wakeup(ctx: BtfTracePointContext) -> i32 {
+    sched::wakeup(&ctx);
+    0
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: the verifier refuses a program in which this could be reached.
+    unsafe { core::hint::unreachable_unchecked() }
+}

@@ -1,0 +1,62 @@
+//! The maps. Those that the daemon maps into its memory carry MMAPABLE.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, SkStorage, Stack},
+    macros::btf_map,
+};
+use watchdog_common::layout::{
+    FLOWS as FLOW_COUNT, FlowSlot, Losses, MMAPABLE, PortTable, SlotRef, THREADS as THREAD_COUNT,
+    ThreadBits, ThreadSlot,
+};
+
+/// The flows' slots.
+#[btf_map]
+pub static FLOWS: Array<FlowSlot, FLOW_COUNT, MMAPABLE> = Array::new();
+
+/// Indexes of free slots, zeroed by the daemon before it pushes them; lowest on top.
+#[btf_map]
+pub static FREE: Stack<u32, FLOW_COUNT> = Stack::new();
+
+/// Which slot a socket has.
+#[btf_map]
+pub static SOCKETS: SkStorage<SlotRef> = SkStorage::new();
+
+/// Which ports are watched.
+#[btf_map]
+pub static PORTS: Array<PortTable, 1, MMAPABLE> = Array::new();
+
+/// Which threads are watched.
+#[btf_map]
+pub static THREAD_BITS: Array<ThreadBits, 1, MMAPABLE> = Array::new();
+
+/// Which slot a watched thread has.
+#[btf_map]
+pub static THREAD_SLOTS: HashMap<u32, u32, THREAD_COUNT> = HashMap::new();
+
+/// The watched threads' slots.
+#[btf_map]
+pub static THREADS: Array<ThreadSlot, THREAD_COUNT, MMAPABLE> = Array::new();
+
+/// What could not be done.
+#[btf_map]
+pub static LOSSES: Array<Losses, 1, MMAPABLE> = Array::new();
+
+/// Counts one more of something lost.
+#[inline(always)]
+pub fn lose(which: fn(*mut Losses) -> *mut u64) {
+    if let Some(losses) = LOSSES.get_ptr_mut(0) {
+        crate::sync::add(which(losses), 1);
+    }
+}
+
+/// The config entry (index plus one) that watches this port; 0: none.
+#[inline(always)]
+pub fn port_entry(table: *const PortTable, port: u16) -> u8 {
+    // SAFETY: the table has a byte for each of the 65,536 ports.
+    unsafe {
+        (&raw const (*table).entry_of)
+            .cast::<u8>()
+            .add(port as usize)
+            .read_volatile()
+    }
+}

@@ -1,0 +1,42 @@
+//! Where fields lie in the running kernel's structures. The daemon reads them from the kernel's
+//! BTF and writes them into these read-only globals before loading, so the verifier knows each as
+//! a constant and takes `pointer + offset` for a plain load, without a helper call.
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $(
+            $(#[$doc])*
+            #[unsafe(no_mangle)]
+            pub static $name: u32 = 0;
+        )*
+    };
+}
+
+offsets! {
+    /// task_struct.pid
+    TASK_PID,
+    /// task_struct.flags
+    TASK_FLAGS,
+    /// sock_common.skc_num (host order)
+    SOCK_NUM,
+    /// sock_common.skc_dport (network order)
+    SOCK_DPORT,
+    /// sock.sk_err
+    SOCK_ERR,
+    /// tcp_sock.copied_seq
+    TCP_COPIED_SEQ,
+    /// tcp_sock.write_seq
+    TCP_WRITE_SEQ,
+}
+
+/// Loads a field of a kernel structure directly.
+///
+/// # Safety
+/// `base` is a pointer that the verifier knows as one to the structure that `offset` belongs to.
+#[inline(always)]
+pub unsafe fn load<T: Copy>(base: *const u8, offset: &'static u32) -> T {
+    // SAFETY: volatile, or the compiler would take the initial 0 for the value.
+    let offset = unsafe { core::ptr::read_volatile(offset) } as usize;
+    // SAFETY: by contract; checked by the verifier.
+    unsafe { core::ptr::read_volatile(base.add(offset).cast::<T>()) }
+}

@@ -1,0 +1,99 @@
+//! Reads: how far the application has read, when, and which thread.
+//!
+//! Hook: tp_btf `tcp_rcv_space_adjust` (≥ 4.16), which fires under the socket's lock after recv,
+//! readv, recvmsg, splice and io_uring, with `copied_seq` moved already; also for MSG_PEEK, where
+//! it has not moved. Writes `reads` and the owner.
+
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
+    programs::BtfTracePointContext,
+};
+use watchdog_common::layout::{Direction, FlowSlot, ROLE_HOLDER};
+
+use crate::{
+    maps::{self, PORTS},
+    offsets::{self, SOCK_DPORT, SOCK_NUM, TCP_COPIED_SEQ},
+    sockets, sync,
+};
+
+/// Whether a socket's ports are watched.
+///
+/// # Safety
+/// `sk` is a BTF pointer to a `struct sock`.
+#[inline(always)]
+pub unsafe fn ports_watched(sk: *const u8) -> bool {
+    let Some(ports) = PORTS.get_ptr(0) else {
+        return false;
+    };
+    // SAFETY: by contract.
+    let (local, peer) = unsafe {
+        (
+            offsets::load::<u16>(sk, &SOCK_NUM),
+            u16::from_be(offsets::load::<u16>(sk, &SOCK_DPORT)),
+        )
+    };
+    if maps::port_entry(ports, local) != 0 {
+        return true;
+    }
+    maps::port_entry(ports, peer) != 0
+}
+
+/// The application has read.
+#[inline(always)]
+pub fn read(ctx: &BtfTracePointContext) {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: the tracepoint's argument is a struct sock.
+    unsafe {
+        if !ports_watched(sk) {
+            return;
+        }
+        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+            return;
+        };
+        let tcp = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
+        if tcp.is_null() {
+            return;
+        }
+        let copied: u32 = offsets::load(tcp.cast::<u8>().cast_const(), &TCP_COPIED_SEQ);
+        advanced(slot, copied);
+    }
+}
+
+/// # Safety
+/// `slot` is a flow slot; runs in the reading thread.
+#[inline(always)]
+unsafe fn advanced(slot: *mut FlowSlot, copied: u32) {
+    // SAFETY: by contract; the arrival fields may be written meanwhile, each is one word.
+    unsafe {
+        let reads = &raw mut (*slot).reads;
+        if copied == (*reads).read_seq {
+            return;
+        }
+        let arrivals: *const Direction = if (*slot).role == ROLE_HOLDER {
+            &raw const (*slot).replies
+        } else {
+            &raw const (*slot).requests
+        };
+        let newest_end = (&raw const (*arrivals).newest_end_seq).read_volatile();
+        let unread_end = (&raw const (*arrivals).unread_end_seq).read_volatile();
+        let unread_at = (&raw const (*arrivals).unread_at_ns).read_volatile();
+        let past_oldest =
+            copied.wrapping_sub(unread_end) as i32 >= 0 && (*reads).credited_seq != unread_end;
+        let past_newest = copied.wrapping_sub(newest_end) as i32 >= 0;
+        if !sync::lock(&raw mut (*reads).version) {
+            return;
+        }
+        (*reads).read_seq = copied;
+        if past_oldest || past_newest {
+            let now = bpf_ktime_get_ns();
+            (*reads).read_ns = now;
+            if past_oldest {
+                (*reads).credited_seq = unread_end;
+                (*reads).wait_ns = now.saturating_sub(unread_at);
+                (*reads).reads += 1;
+            }
+            sockets::served(slot, &raw mut (*reads).threads, &raw mut (*reads).servers);
+        }
+        sync::unlock(&raw mut (*reads).version);
+    }
+}

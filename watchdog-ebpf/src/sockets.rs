@@ -1,0 +1,292 @@
+//! From a socket to its flow's slot, and how a flow gets one.
+//!
+//! A slot is taken from the free stack at ESTABLISHED or, for a connection older than the
+//! programs, at its first packet. The daemon gives it back. Never on a SYN: that runs under the
+//! listener's socket.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+    },
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::{bpf_get_current_comm, bpf_get_socket_cookie, bpf_sk_storage_get},
+    },
+    programs::SockOpsContext,
+};
+use watchdog_common::{
+    layout::{
+        Direction, FlowSlot, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SERVERS,
+        SLOT_LIVE, SlotRef,
+    },
+    stream,
+};
+
+use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS, SOCKETS};
+
+/// AF_INET (include/linux/socket.h).
+const AF_INET: u32 = 2;
+
+/// Four context words, each read by itself.
+///
+/// # Safety
+/// A field of the context.
+#[inline(always)]
+unsafe fn words(field: *const [u32; 4]) -> [u32; 4] {
+    let word = |at: usize| {
+        // SAFETY: by contract.
+        unsafe { field.cast::<u32>().add(at).read_volatile() }
+    };
+    [word(0), word(1), word(2), word(3)]
+}
+
+/// Both ends of a flow.
+pub struct Identity {
+    pub local_addr: [u32; 4],
+    pub peer_addr: [u32; 4],
+    pub local_port: u16,
+    pub peer_port: u16,
+    pub role: u8,
+    pub entry: u8,
+    pub cookie: u64,
+}
+
+/// An IPv4 address in the IPv6 form that the slot keeps. Network order in, network order out.
+#[inline(always)]
+pub const fn mapped(v4: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), v4]
+}
+
+/// The slot that a socket's storage points to, if it is still that socket's.
+#[inline(always)]
+fn follow(storage: *mut c_void) -> Option<*mut FlowSlot> {
+    if storage.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so it is the storage value.
+    let at = unsafe { *storage.cast::<SlotRef>() };
+    let slot = FLOWS.get_ptr_mut(at.index)?;
+    // SAFETY: a map value; racy, but a slot changes generation only while its socket is gone.
+    let (state, generation) = unsafe {
+        (
+            (&raw const (*slot).state).read_volatile(),
+            (*slot).generation,
+        )
+    };
+    (state == SLOT_LIVE && generation == at.generation).then_some(slot)
+}
+
+/// The slot of a socket, if it has one.
+///
+/// # Safety
+/// `sk` is a socket pointer in the verifier's eyes (`bpf_sock` or BTF `struct sock`), not null.
+#[inline(always)]
+pub unsafe fn slot_of(sk: *mut c_void) -> Option<*mut FlowSlot> {
+    // SAFETY: by contract.
+    follow(unsafe {
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sk,
+            core::ptr::null_mut(),
+            0,
+        )
+    })
+}
+
+/// Gives a socket a slot. The caller fills the directions before anything else can see packets of
+/// this socket, or marks them unsynchronised.
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(always)]
+pub unsafe fn open(
+    sk: *mut c_void,
+    who: &Identity,
+    origin: u8,
+    starts: Option<(u32, u32)>,
+) -> Option<*mut FlowSlot> {
+    let Ok(Some(index)) = FREE.pop() else {
+        // SAFETY: a field of a map value.
+        maps::lose(|losses| unsafe { &raw mut (*losses).no_slot });
+        return None;
+    };
+    let slot = FLOWS.get_ptr_mut(index)?;
+    // SAFETY: the slot came off the free stack, so it is ours alone until it is LIVE.
+    unsafe {
+        let mut at = SlotRef {
+            index,
+            generation: (*slot).generation,
+        };
+        let storage = bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sk,
+            (&raw mut at).cast(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        );
+        if storage.is_null() {
+            let _ = FREE.push(index, 0);
+            maps::lose(|losses| &raw mut (*losses).no_slot);
+            return None;
+        }
+        let had = *storage.cast::<SlotRef>();
+        if had.index != index || had.generation != at.generation {
+            // It has carried another slot: from another CPU just now, or an outdated one.
+            let stale = FLOWS
+                .get_ptr_mut(had.index)
+                .is_none_or(|other| (*other).generation != had.generation);
+            if !stale {
+                let _ = FREE.push(index, 0);
+                return FLOWS.get_ptr_mut(had.index);
+            }
+            *storage.cast::<SlotRef>() = at;
+        }
+        (*slot).cookie = who.cookie;
+        (&raw mut (*slot).local_addr)
+            .cast::<[u32; 4]>()
+            .write(who.local_addr);
+        (&raw mut (*slot).peer_addr)
+            .cast::<[u32; 4]>()
+            .write(who.peer_addr);
+        (*slot).local_port = who.local_port;
+        (*slot).peer_port = who.peer_port;
+        (*slot).role = who.role;
+        (*slot).origin = origin;
+        (*slot).entry = who.entry;
+        (*slot).life.opened_ns = bpf_ktime_get_ns();
+        (*slot).requests.flags = REQUESTS;
+        (*slot).replies.flags = 0;
+        let (sending, receiving) = directions(slot);
+        (*sending).flags |= OUTGOING;
+        if let Some((send_seq, receive_seq)) = starts {
+            stream::begin(&mut *sending, send_seq);
+            stream::begin(&mut *receiving, receive_seq);
+            (*sending).edge_seq = send_seq;
+            (*receiving).edge_seq = receive_seq;
+            (*slot).reads.read_seq = receive_seq;
+            (*slot).reads.credited_seq = receive_seq;
+            (*slot).writes.write_seq = send_seq;
+            (*slot).life.acked_seq = send_seq;
+            (*slot).life.acked_known = 1;
+        }
+        (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
+    }
+    if let Some(losses) = LOSSES.get_ptr_mut(0) {
+        // SAFETY: a map value. Two CPUs may race; the next flow mends it, and the daemon reads
+        // some slots beyond the mark.
+        unsafe {
+            let mark = u64::from(index) + 1;
+            if (*losses).high_water < mark {
+                (*losses).high_water = mark;
+            }
+        }
+    }
+    Some(slot)
+}
+
+/// The sending and the receiving direction of this end.
+///
+/// # Safety
+/// `slot` is a flow slot.
+#[inline(always)]
+pub unsafe fn directions(slot: *mut FlowSlot) -> (*mut Direction, *mut Direction) {
+    // SAFETY: by contract.
+    unsafe {
+        if (*slot).role == ROLE_HOLDER {
+            (&raw mut (*slot).requests, &raw mut (*slot).replies)
+        } else {
+            (&raw mut (*slot).replies, &raw mut (*slot).requests)
+        }
+    }
+}
+
+/// A connection is established.
+#[inline(always)]
+pub fn established(ctx: &SockOpsContext) {
+    let op = ctx.op();
+    let role = if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
+        ROLE_HOLDER
+    } else if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        ROLE_GRANTOR
+    } else {
+        return;
+    };
+    let local_port = ctx.local_port() as u16;
+    // The lower half is 0, the upper the port in network order.
+    let peer_port = u32::from_be(ctx.remote_port()) as u16;
+    let Some(ports) = PORTS.get_ptr(0) else {
+        return;
+    };
+    let entry = maps::port_entry(
+        ports,
+        if role == ROLE_HOLDER {
+            peer_port
+        } else {
+            local_port
+        },
+    );
+    if entry == 0 {
+        return;
+    }
+    // SAFETY: sock_ops hands out the socket as a pointer that may be null.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return;
+    }
+    // All are read whatever the family, and volatile: the compiler would else make one load of a
+    // chosen pointer, and a context pointer that was added to is refused.
+    // SAFETY: plain context fields.
+    let (local4, peer4, local6, peer6, send_seq, receive_seq) = unsafe {
+        let ops = ctx.ops;
+        (
+            (&raw const (*ops).local_ip4).read_volatile(),
+            (&raw const (*ops).remote_ip4).read_volatile(),
+            words(&raw const (*ops).local_ip6),
+            words(&raw const (*ops).remote_ip6),
+            (&raw const (*ops).snd_nxt).read_volatile(),
+            (&raw const (*ops).rcv_nxt).read_volatile(),
+        )
+    };
+    let (local_addr, peer_addr) = if ctx.family() == AF_INET {
+        (mapped(local4), mapped(peer4))
+    } else {
+        (local6, peer6)
+    };
+    let who = Identity {
+        local_addr,
+        peer_addr,
+        local_port,
+        peer_port,
+        role,
+        entry: entry - 1,
+        // SAFETY: the context of a sock_ops program.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.ops.cast()) },
+    };
+    // SAFETY: `sk` is not null.
+    unsafe { open(sk.cast(), &who, ORIGIN_START, Some((send_seq, receive_seq))) };
+}
+
+/// Notes who serves the flow: process, thread, name.
+///
+/// # Safety
+/// `slot` is a flow slot; `ring` and `count` are fields of it, locked by the caller. Runs in the
+/// context of the thread that reads or writes.
+#[inline(always)]
+pub unsafe fn served(slot: *mut FlowSlot, ring: *mut [u32; SERVERS], count: *mut u32) {
+    let id = bpf_get_current_pid_tgid();
+    let (pid, tid) = ((id >> 32) as u32, id as u32);
+    // SAFETY: by contract.
+    unsafe {
+        let last = *count;
+        let newest = (last.wrapping_sub(1) as usize) & (SERVERS - 1);
+        let same = (*ring)[newest] == tid;
+        (*ring)[(last as usize) & (SERVERS - 1)] = tid;
+        *count = last.wrapping_add(1);
+        if !same || (*slot).owner != pid {
+            (*slot).owner = pid;
+            bpf_get_current_comm((&raw mut (*slot).owner_comm).cast(), 16);
+        }
+    }
+}

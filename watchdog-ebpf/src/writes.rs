@@ -1,0 +1,68 @@
+//! Writes: how far the application has written, when, and which thread.
+//!
+//! Hook: tp_btf `sock_send_length` (≥ 6.3), which fires in the writing thread after the bytes
+//! were taken. With an open window the packet is seen before it, with a shut one after: both
+//! orders must work, so this only compares how far was written with how far was sent. Never from
+//! egress: there the current thread is chance. Writes `writes` and the owner.
+
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
+    programs::BtfTracePointContext,
+};
+use watchdog_common::layout::FlowSlot;
+
+use crate::{
+    offsets::{self, TCP_WRITE_SEQ},
+    reads::ports_watched,
+    sockets, sync,
+};
+
+/// The application has written.
+#[inline(always)]
+pub fn write(ctx: &BtfTracePointContext) {
+    let sk: *const u8 = ctx.arg(0);
+    let taken: i32 = ctx.arg(1);
+    if taken <= 0 {
+        return;
+    }
+    // SAFETY: the tracepoint's argument is a struct sock.
+    unsafe {
+        if !ports_watched(sk) {
+            return;
+        }
+        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+            return;
+        };
+        let tcp = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
+        if tcp.is_null() {
+            return;
+        }
+        let written: u32 = offsets::load(tcp.cast::<u8>().cast_const(), &TCP_WRITE_SEQ);
+        advanced(slot, written);
+    }
+}
+
+/// # Safety
+/// `slot` is a flow slot; runs in the writing thread.
+#[inline(always)]
+unsafe fn advanced(slot: *mut FlowSlot, written: u32) {
+    // SAFETY: by contract.
+    unsafe {
+        let writes = &raw mut (*slot).writes;
+        let (sending, _) = sockets::directions(slot);
+        let sent = (&raw const (*sending).edge_seq).read_volatile();
+        if !sync::lock(&raw mut (*writes).version) {
+            return;
+        }
+        let now = bpf_ktime_get_ns();
+        let all_before_sent = sent.wrapping_sub((*writes).write_seq) as i32 >= 0;
+        if all_before_sent || (*writes).unsent_at_ns == 0 {
+            (*writes).unsent_at_ns = now;
+        }
+        (*writes).write_seq = written;
+        (*writes).write_ns = now;
+        (*writes).writes += 1;
+        sockets::served(slot, &raw mut (*writes).threads, &raw mut (*writes).servers);
+        sync::unlock(&raw mut (*writes).version);
+    }
+}

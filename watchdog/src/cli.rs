@@ -1,0 +1,102 @@
+//! The command line, defined once.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::demo::{DemoArgs, DemoRole};
+
+/// Warns before leases (ZooKeeper sessions and the like) lapse, and says why.
+#[derive(Debug, Parser)]
+#[command(name = "lease-watchdog", version, about, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 asked to stop, 1 failure while running, 2 usage or \
+                        configuration, 3 missing prerequisite."
+)]
+pub struct Cli {
+    /// Log more: -v what it does, -vv details. RUST_LOG goes before.
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch leases until told to stop.
+    Run(RunArgs),
+    /// Show, without a ZooKeeper, that it warns before a session expires.
+    Demo(DemoArgs),
+    /// A part of the demo.
+    #[command(flatten)]
+    Role(DemoRole),
+    /// Say everything that is wrong with a configuration file.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Configuration; without one, ZooKeeper sessions on port 2181 are watched.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Append events to this file, one JSON object a line; "-" is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// What is known of leases is kept here over a restart.
+    #[arg(long, value_name = "DIR", default_value = "/run/lease-watchdog")]
+    pub state_dir: PathBuf,
+    /// The running kernel's types.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/sys/kernel/btf/vmlinux",
+        hide_short_help = true
+    )]
+    pub btf: PathBuf,
+    /// The cgroup v2 root, below which sockets are seen; found by itself unless given.
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub cgroup_root: Option<PathBuf>,
+    /// How many flows can be followed at once.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 16_384,
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576),
+        hide_short_help = true
+    )]
+    pub flows: u32,
+    /// Attach nothing (to try sinks and configuration).
+    #[arg(long, hide = true)]
+    pub no_probes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn verbose_goes_anywhere() {
+        for line in ["lease-watchdog -v run", "lease-watchdog run -v"] {
+            assert_eq!(Cli::parse_from(line.split(' ')).verbose, 1);
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_exit_code_2() {
+        let error = Cli::try_parse_from(["lease-watchdog", "run", "--event", "-"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--events"), "{error}");
+    }
+}

@@ -1,0 +1,3 @@
+//! Facts from procfs and sockets, had outside the tick.
+
+pub mod existing;

@@ -1,0 +1,348 @@
+//! The configuration file.
+//!
+//! In: a YAML file (or none). Out: [`Config`], complete with defaults and checked, or every
+//! mistake in it at once, each with file, line, key path and mend. Never: a value used before all
+//! of it was found right; a key ignored.
+
+mod keys;
+mod read;
+mod tree;
+mod trust;
+mod units;
+mod walk;
+
+use std::fmt;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use watchdog_model::leases::note::Stage;
+use watchdog_model::time::{SECOND, secs};
+
+pub use keys::KEYS;
+pub use walk::Problem;
+
+/// Files beyond this are no configuration.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Entries beyond this would make labels, and so the cost of being scraped, unbounded.
+pub const MAX_LEASES: usize = 64;
+
+/// A hook that has not come to its end by then is not going to page anyone.
+const HOOK_TIMEOUT_NS: u64 = secs(5);
+
+/// While a hook runs, later alerts of the same hook wait.
+const MAX_HOOK_TIMEOUT_NS: u64 = secs(60);
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What to watch; never empty.
+    pub leases: Vec<LeaseEntry>,
+    /// Watch only what runs under this cgroup (path from the root of the hierarchy).
+    pub scope_cgroup: String,
+    /// Thresholds of entries that have none of their own.
+    pub stages: Stages,
+    /// Whom to tell; empty: log-only.
+    pub alerts: Vec<Alert>,
+    /// Where metrics and health are served.
+    pub http_listen: SocketAddr,
+    /// Own cost beyond which the daemon leaves.
+    pub limits: Limits,
+}
+
+/// One kind of lease.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseEntry {
+    /// Label in events and metrics.
+    pub name: String,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The grantor's ports.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Length where no handshake tells it, ns.
+    pub timeout_ns: Option<u64>,
+    /// Usual gap between renewals, ns; None: learned.
+    pub renew_every_ns: Option<u64>,
+    /// Which ends to watch.
+    pub roles: Roles,
+    /// Only these processes: an exact comm or, with a leading `/`, a cgroup prefix. Empty: all.
+    pub processes: Vec<String>,
+    /// Thresholds, global ones filled in.
+    pub stages: Stages,
+}
+
+/// A lease protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// ZooKeeper's client protocol.
+    Zookeeper,
+    /// Any request that is answered.
+    RequestReply,
+}
+
+/// Which ends of a flow to watch; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// The end that renews.
+    pub holder: bool,
+    /// The end that grants and expires.
+    pub grantor: bool,
+}
+
+/// Thresholds between the stages.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stages {
+    /// Grace added to what is usual, ns; None: by rule.
+    pub margin_ns: Option<u64>,
+    /// Silence that is late, ns; None: by rule.
+    pub late_after_ns: Option<u64>,
+    /// Share of the timeout, when late.
+    pub at_risk: f64,
+    /// Share of the timeout, in a hard stall.
+    pub at_risk_stalled: f64,
+    /// Share of the timeout since the last reply.
+    pub jeopardy: f64,
+    /// No progress for this long is proof of a stall, ns.
+    pub hard_stall_ns: Option<u64>,
+    /// Share of the timeout that a cadence is assumed to be until it is learned.
+    pub assumed_cadence: f64,
+}
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self {
+            margin_ns: None,
+            late_after_ns: None,
+            at_risk: 0.50,
+            // A third is where most clients renew: a stall past it has cost a renewal.
+            at_risk_stalled: 0.33,
+            // Clients give up two thirds after the last reply.
+            jeopardy: 0.67,
+            hard_stall_ns: Some(SECOND),
+            // The slowest healthy client known renews every two thirds.
+            assumed_cadence: 0.67,
+        }
+    }
+}
+
+/// Whom to tell of what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alert {
+    /// This stage and worse.
+    pub on: Stage,
+    /// The program to tell.
+    pub hook: ExecHook,
+}
+
+/// A program that is told by JSON lines on its standard input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExecHook {
+    /// Program (absolute path) and arguments.
+    pub argv: Vec<String>,
+    /// Started early and kept, told of every alert; else one run per alert.
+    pub persistent: bool,
+    /// One-shot: after this long it is killed. Persistent: it must take a line within it. ns.
+    pub timeout_ns: u64,
+}
+
+/// Own cost beyond which the daemon detaches, says so and exits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Share of one core.
+    pub cpu: f64,
+    /// Resident bytes.
+    pub memory_bytes: u64,
+}
+
+/// What the model needs to know of an entry, in plain numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EntryThresholds {
+    /// Grace added to what is usual, ns; None: by rule.
+    pub margin_ns: Option<u64>,
+    /// Silence that is late, ns; None: by rule.
+    pub late_after_ns: Option<u64>,
+    /// Share of the timeout, when late.
+    pub at_risk: f64,
+    /// Share of the timeout, in a hard stall.
+    pub at_risk_stalled: f64,
+    /// Share of the timeout since the last reply.
+    pub jeopardy: f64,
+    /// No progress for this long is proof of a stall, ns.
+    pub hard_stall_ns: Option<u64>,
+    /// Share of the timeout that a cadence is assumed to be until it is learned.
+    pub assumed_cadence: f64,
+    /// Length where no handshake tells it, ns.
+    pub timeout_ns: Option<u64>,
+    /// Usual gap between renewals, ns; None: learned.
+    pub renew_every_ns: Option<u64>,
+    /// Watch holders.
+    pub holder: bool,
+    /// Watch grantors.
+    pub grantor: bool,
+}
+
+impl Default for Config {
+    /// What holds where there is no file: ZooKeeper on its usual port, nobody told.
+    fn default() -> Self {
+        let stages = Stages::default();
+        Self {
+            leases: vec![LeaseEntry {
+                name: "zookeeper".to_owned(),
+                protocol: Protocol::Zookeeper,
+                ports: vec![2181..=2181],
+                timeout_ns: None,
+                renew_every_ns: None,
+                roles: Roles {
+                    holder: true,
+                    grantor: true,
+                },
+                processes: Vec::new(),
+                stages,
+            }],
+            scope_cgroup: "/".to_owned(),
+            stages,
+            alerts: Vec::new(),
+            http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
+            limits: Limits {
+                cpu: 0.05,
+                memory_bytes: 128 << 20,
+            },
+        }
+    }
+}
+
+/// Every mistake in a configuration file.
+#[derive(Debug, PartialEq)]
+pub struct ConfigErrors {
+    /// The file.
+    pub file: PathBuf,
+    /// The mistakes, at least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigErrors {
+    /// One line each: `file:line: key.path: what; mend`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.problems.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{}:", self.file.display())?;
+            if let Some(line) = problem.line {
+                write!(f, "{line}:")?;
+            }
+            if !problem.path.is_empty() {
+                write!(f, " {}:", problem.path)?;
+            }
+            write!(f, " {}", problem.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Reads a file; no file: the defaults.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let Some(file) = file else {
+            return Ok(Self::default());
+        };
+        let text = read_file(file).map_err(|what| ConfigErrors {
+            file: file.to_owned(),
+            problems: vec![Problem {
+                line: None,
+                path: String::new(),
+                what,
+            }],
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Reads a text that came from `file`.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
+        let refused = |problems| ConfigErrors {
+            file: file.to_owned(),
+            problems,
+        };
+        let Some(node) = tree::parse(text).map_err(|malformed| {
+            refused(vec![Problem {
+                line: malformed.line,
+                path: String::new(),
+                what: malformed.what,
+            }])
+        })?
+        else {
+            return Ok(Self::default());
+        };
+        let walk = walk::Walk::new(text);
+        let config = read::config(&walk.top(&node));
+        let problems = walk.finish();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(refused(problems))
+        }
+    }
+
+    /// What the model needs, entry by entry, in the order of [`Config::leases`].
+    #[must_use]
+    pub fn entry_settings(&self) -> Vec<EntryThresholds> {
+        self.leases
+            .iter()
+            .map(|entry| EntryThresholds {
+                margin_ns: entry.stages.margin_ns,
+                late_after_ns: entry.stages.late_after_ns,
+                at_risk: entry.stages.at_risk,
+                at_risk_stalled: entry.stages.at_risk_stalled,
+                jeopardy: entry.stages.jeopardy,
+                hard_stall_ns: entry.stages.hard_stall_ns,
+                assumed_cadence: entry.stages.assumed_cadence,
+                timeout_ns: entry.timeout_ns,
+                renew_every_ns: entry.renew_every_ns,
+                holder: entry.roles.holder,
+                grantor: entry.roles.grantor,
+            })
+            .collect()
+    }
+
+    /// Every port range with the index of its entry.
+    #[must_use]
+    pub fn port_entries(&self) -> Vec<(RangeInclusive<u16>, usize)> {
+        self.leases
+            .iter()
+            .enumerate()
+            .flat_map(|(index, entry)| entry.ports.iter().map(move |ports| (ports.clone(), index)))
+            .collect()
+    }
+
+    /// Names of the entries, in order.
+    #[must_use]
+    pub fn entry_names(&self) -> Vec<String> {
+        self.leases.iter().map(|entry| entry.name.clone()).collect()
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let file = trust::config(path)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err("is larger than 1 MiB; a configuration is a few lines".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..at]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!("line {line} is not UTF-8; save the file as UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! Whether a file may be obeyed: the daemon runs as root, so what others may write is refused.
+//!
+//! In: a path. Out: an open file or a verdict with its mend. Never: a change of anything.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+fn running_user() -> u32 {
+    // SAFETY: geteuid takes nothing, touches no memory of ours and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Refuses what someone other than root or the running user could have written.
+fn owned_and_closed(path: &Path, meta: &Metadata) -> Result<(), String> {
+    let shown = path.display();
+    let owner = meta.uid();
+    if owner != 0 && owner != running_user() {
+        return Err(format!(
+            "belongs to uid {owner}, who could change it; run: chown root {shown}"
+        ));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(format!(
+            "may be written by others (mode {:04o}); run: chmod go-w {shown}",
+            meta.mode() & 0o7777
+        ));
+    }
+    Ok(())
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "does not exist; check the path".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "may not be read by this user; run as root or change its mode".to_owned()
+        }
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+/// Opens a configuration file. The checks are made on the open file, so it cannot be exchanged
+/// between check and reading.
+pub fn config(path: &Path) -> Result<File, String> {
+    // Non-blocking: opening a pipe without a writer would otherwise hang.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| reason(&error))?;
+    let meta = file.metadata().map_err(|error| reason(&error))?;
+    if meta.is_dir() {
+        return Err("is a directory; name the file in it".to_owned());
+    }
+    if !meta.is_file() {
+        return Err("is not a regular file; write the configuration into one".to_owned());
+    }
+    owned_and_closed(path, &meta)?;
+    Ok(file)
+}
+
+/// Whether a program may be run as a hook.
+pub fn program(path: &Path) -> Result<(), String> {
+    if !path.is_absolute() {
+        return Err(format!(
+            "{:?} is not an absolute path, and hooks are not looked up; write \"/…/{}\"",
+            path.display().to_string(),
+            path.display()
+        ));
+    }
+    let said = |what: String| format!("{} {what}", path.display());
+    let meta = std::fs::metadata(path).map_err(|error| said(reason(&error)))?;
+    if !meta.is_file() {
+        return Err(said("is not a program; name an executable file".to_owned()));
+    }
+    if meta.mode() & 0o111 == 0 {
+        return Err(said(format!(
+            "is not executable; run: chmod +x {}",
+            path.display()
+        )));
+    }
+    owned_and_closed(path, &meta).map_err(said)
+}

@@ -1,0 +1,246 @@
+//! Puts the daemon together: kernel programs, memory of an earlier run, model, tick.
+//!
+//! In: a configuration and the command line's wishes. Out: a running tick, and what is to be said
+//! of the start. The sinks are put to its other end by [`crate::run`].
+
+use std::path::PathBuf;
+
+use watchdog_common::layout::PORTS;
+use watchdog_model::leases::{
+    book::Book,
+    settings::{self, EntrySettings, Share},
+};
+
+use crate::{
+    collect::existing,
+    config::{Config, EntryThresholds},
+    kernel::{Kernel, Missing, Options, Report},
+    memory::{self, Remembered, Slate},
+    outbox::{Lost, Outbox},
+    sinks::{
+        events::{Attached, Refused, Started},
+        metrics::Metrics,
+    },
+    tick::{
+        self, Control, Tick,
+        gauges::{LostHandles, MetricGauges},
+        realtime,
+    },
+};
+
+/// What the command line wishes.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// How to load the kernel programs; None: not at all.
+    pub kernel: Option<Options>,
+    /// Where what is known of flows is kept.
+    pub state_dir: PathBuf,
+}
+
+/// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
+pub struct Daemon {
+    /// What attached.
+    pub report: Report,
+    /// Whether memory is locked.
+    pub memory_locked: bool,
+    /// Whether the tick has real-time priority.
+    pub real_time: bool,
+    /// Connections older than the daemon that were found.
+    pub adopted: usize,
+}
+
+impl Daemon {
+    /// Loads, attaches, takes over what was there, and starts the tick and the memory's writer.
+    ///
+    /// # Errors
+    /// A prerequisite is missing.
+    pub fn start(
+        config: &Config,
+        wishes: &Wishes,
+        outbox: Outbox,
+        gauges: MetricGauges,
+        control: Control<MetricGauges>,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, Missing> {
+        let ports = port_table(config);
+        let mut kernel = wishes.kernel.as_ref().map(Kernel::load).transpose()?;
+        let capacity = wishes
+            .kernel
+            .as_ref()
+            .map_or(0, |options| options.flows as usize);
+        let mut adopted = 0;
+        if let Some(kernel) = &mut kernel {
+            kernel.state.watch_ports(&ports);
+            adopted = existing::adopt(&mut kernel.state, &ports, tick::clock());
+        }
+        let report = kernel
+            .as_ref()
+            .map(|kernel| kernel.report.clone())
+            .unwrap_or_default();
+        let slate = Slate::with_capacity(capacity);
+        let remembered = Remembered::load(&wishes.state_dir);
+        if kernel.is_some() {
+            memory::start(&wishes.state_dir, &slate);
+        }
+        let tick = Tick {
+            reads: report.has("reads"),
+            kernel,
+            // A flow has a lease at each of its ends that this node is.
+            book: Book::new(entry_settings(config), capacity),
+            outbox,
+            gauges,
+            remembered,
+            slate,
+            control,
+        };
+        let memory_locked = match realtime::lock_memory() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "memory not locked: a warning may wait for a page");
+                false
+            }
+        };
+        let real_time = realtime::can();
+        if !real_time {
+            tracing::warn!("no real-time priority for the tick; nice -20 instead");
+        }
+        tick.start(ended)
+            .map_err(|error| Missing(format!("the tick's thread cannot be started: {error}")))?;
+        Ok(Self {
+            report,
+            memory_locked,
+            real_time,
+            adopted,
+        })
+    }
+
+    /// What the `started` event says of it.
+    #[must_use]
+    pub fn describe(&self, http: std::net::SocketAddr) -> Started {
+        let (attached, refused) = self
+            .report
+            .hooks
+            .iter()
+            .partition::<Vec<_>, _>(|hook| hook.refused.is_none());
+        Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: kernel_release(),
+            attached: attached
+                .into_iter()
+                .map(|hook| Attached {
+                    signal: hook.signal.into(),
+                    hook: hook.hook.into(),
+                })
+                .collect(),
+            refused: refused
+                .into_iter()
+                .map(|hook| Refused {
+                    signal: hook.signal.into(),
+                    hook: hook.hook.into(),
+                    why: hook.refused.clone().unwrap_or_default(),
+                })
+                .collect(),
+            timeout_sources: vec!["handshake", "config", "inferred"],
+            real_time: self.real_time,
+            memory_locked: self.memory_locked,
+            http: Some(http),
+        }
+    }
+}
+
+/// The tick's figures over these metrics.
+#[must_use]
+pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
+    let lost = LostHandles {
+        slot: metrics.lost(Lost::Slot),
+        thread: metrics.lost(Lost::Thread),
+        lease: metrics.lost(Lost::Lease),
+        segment: metrics.lost(Lost::Segment),
+    };
+    MetricGauges::new(metrics.tick(&config.entry_names()), lost)
+}
+
+/// Hands a changed configuration to the tick.
+///
+/// # Errors
+/// It changes what a running daemon cannot: which entry a known flow belongs to.
+pub fn reload(
+    control: &Control<MetricGauges>,
+    metrics: &Metrics,
+    old: &Config,
+    new: &Config,
+) -> Result<(), String> {
+    for (index, entry) in old.leases.iter().enumerate() {
+        let same = new.leases.get(index).is_some_and(|new| {
+            new.name == entry.name && new.protocol == entry.protocol && new.ports == entry.ports
+        });
+        if !same {
+            return Err(format!(
+                "leases[{index}] ({}) cannot be removed, moved or get other ports while running; \
+                 restart the daemon: known leases are taken over",
+                entry.name
+            ));
+        }
+    }
+    control.reload.push(tick::Reload {
+        entries: entry_settings(new),
+        ports: Box::new(port_table(new)),
+        gauges: gauges(metrics, new),
+    });
+    Ok(())
+}
+
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The model's settings of each entry.
+#[must_use]
+pub fn entry_settings(config: &Config) -> Vec<EntrySettings> {
+    config.entry_settings().iter().map(settings_of).collect()
+}
+
+fn settings_of(entry: &EntryThresholds) -> EntrySettings {
+    EntrySettings {
+        margin_ns: entry.margin_ns,
+        late_after_ns: entry.late_after_ns,
+        at_risk: share(entry.at_risk),
+        at_risk_stalled: share(entry.at_risk_stalled),
+        jeopardy: share(entry.jeopardy),
+        hard_stall_ns: entry.hard_stall_ns.unwrap_or(u64::MAX),
+        use_stall_proof: entry.hard_stall_ns.is_some(),
+        assumed_cadence: share(entry.assumed_cadence),
+        timeout_ns: entry.timeout_ns,
+        renew_every_ns: entry.renew_every_ns,
+        roles: settings::Roles {
+            holder: entry.holder,
+            grantor: entry.grantor,
+        },
+        ..EntrySettings::default()
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the configuration takes 0 % to 100 %"
+)]
+fn share(of: f64) -> Share {
+    Share::percent((of * 100.0).round() as u32)
+}
+
+/// Config entry's index plus one, by port; 0: not watched.
+#[must_use]
+pub fn port_table(config: &Config) -> [u8; PORTS] {
+    let mut table = [0; PORTS];
+    for (ports, entry) in config.port_entries() {
+        let number = u8::try_from(entry + 1).unwrap_or(u8::MAX);
+        for port in ports {
+            table[usize::from(port)] = number;
+        }
+    }
+    table
+}

@@ -1,0 +1,275 @@
+//! Loads the programs and attaches each signal by the first of its hooks that the kernel takes.
+
+use std::fs::File;
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, Endianness,
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, SockOps},
+};
+
+use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, state};
+
+/// How a program is attached.
+#[derive(Clone, Copy)]
+enum Kind {
+    CgroupIngress,
+    CgroupEgress,
+    SockOps,
+    Tracepoint(&'static str),
+}
+
+/// One way to get a signal.
+struct Way {
+    program: &'static str,
+    hook: &'static str,
+    kind: Kind,
+}
+
+/// A signal, and the ways to get it, best first.
+struct Signal {
+    name: &'static str,
+    /// Without it no lease can be seen at all.
+    required: bool,
+    ways: &'static [Way],
+}
+
+/// DESIGN's hook lists as far as this version carries programs for them.
+const SIGNALS: &[Signal] = &[
+    Signal {
+        name: "flow_start",
+        required: true,
+        ways: &[Way {
+            program: "flow_start",
+            hook: "sock_ops",
+            kind: Kind::SockOps,
+        }],
+    },
+    Signal {
+        name: "packets_in",
+        required: true,
+        ways: &[Way {
+            program: "packet_in",
+            hook: "cgroup_skb ingress",
+            kind: Kind::CgroupIngress,
+        }],
+    },
+    Signal {
+        name: "packets_out",
+        required: true,
+        ways: &[Way {
+            program: "packet_out",
+            hook: "cgroup_skb egress",
+            kind: Kind::CgroupEgress,
+        }],
+    },
+    Signal {
+        name: "reads",
+        required: false,
+        ways: &[Way {
+            program: "flow_read",
+            hook: "tp_btf tcp_rcv_space_adjust",
+            kind: Kind::Tracepoint("tcp_rcv_space_adjust"),
+        }],
+    },
+    Signal {
+        name: "writes",
+        required: false,
+        ways: &[Way {
+            program: "flow_write",
+            hook: "tp_btf sock_send_length",
+            kind: Kind::Tracepoint("sock_send_length"),
+        }],
+    },
+    Signal {
+        name: "flow_state",
+        required: true,
+        ways: &[Way {
+            program: "flow_state",
+            hook: "tp_btf inet_sock_set_state",
+            kind: Kind::Tracepoint("inet_sock_set_state"),
+        }],
+    },
+    Signal {
+        name: "retransmits",
+        required: false,
+        ways: &[Way {
+            program: "flow_retransmit",
+            hook: "tp_btf tcp_retransmit_skb",
+            kind: Kind::Tracepoint("tcp_retransmit_skb"),
+        }],
+    },
+    Signal {
+        name: "switches",
+        required: false,
+        ways: &[Way {
+            program: "thread_switch",
+            hook: "tp_btf sched_switch",
+            kind: Kind::Tracepoint("sched_switch"),
+        }],
+    },
+    Signal {
+        name: "wakeups",
+        required: false,
+        ways: &[Way {
+            program: "thread_wakeup",
+            hook: "tp_btf sched_wakeup",
+            kind: Kind::Tracepoint("sched_wakeup"),
+        }],
+    },
+];
+
+/// Loads the object, attaches every signal, maps the memory.
+pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
+    let offsets = btf::offsets(&options.btf)?;
+    trim();
+    let kernel_btf = Btf::parse_file(&options.btf, Endianness::default())
+        .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))?;
+    let root = cgroup::root(options.cgroup_root.as_deref())?;
+    let mut programs = object(options, &offsets, &kernel_btf)?;
+    let state = state::State::map(&mut programs, options.flows)?;
+    let mut report = Report::default();
+    for signal in SIGNALS {
+        attach_signal(&mut programs, signal, &kernel_btf, &root, &mut report)?;
+    }
+    drop(kernel_btf);
+    trim();
+    Ok(super::assemble(state, report, programs))
+}
+
+/// Gives back what reading the kernel's types took, 80 MB for a moment, before anything else is
+/// allocated among it.
+fn trim() {
+    // SAFETY: has no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}
+
+fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, Missing> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(kernel_btf));
+    for (field, offset) in btf::FIELDS.iter().zip(offsets) {
+        loader.override_global(field.global, offset, true);
+    }
+    loader.map_max_entries("FLOWS", options.flows);
+    loader.map_max_entries("FREE", options.flows);
+    loader
+        .load(aya::include_bytes_aligned!(concat!(
+            env!("OUT_DIR"),
+            "/watchdog-ebpf"
+        )))
+        .map_err(|error| {
+            Missing(format!(
+                "the kernel refuses the eBPF maps or programs: {}; run as root, or with \
+                 CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+                chain(&error)
+            ))
+        })
+}
+
+fn attach_signal(
+    programs: &mut Ebpf,
+    signal: &Signal,
+    kernel_btf: &Btf,
+    root: &File,
+    report: &mut Report,
+) -> Result<(), Missing> {
+    for way in signal.ways {
+        let refused = attach(programs, way, kernel_btf, root).err();
+        if let Some(why) = &refused {
+            tracing::warn!(signal = signal.name, hook = way.hook, why, "hook refused");
+        } else {
+            tracing::info!(signal = signal.name, hook = way.hook, "hook attached");
+        }
+        let attached = refused.is_none();
+        report.hooks.push(Hook {
+            signal: signal.name,
+            hook: way.hook,
+            refused,
+        });
+        if attached {
+            return Ok(());
+        }
+    }
+    if !signal.required {
+        return Ok(());
+    }
+    let tried: Vec<String> = report
+        .hooks
+        .iter()
+        .filter(|hook| hook.signal == signal.name)
+        .map(|hook| {
+            format!(
+                "{}: {}",
+                hook.hook,
+                hook.refused.as_deref().unwrap_or_default()
+            )
+        })
+        .collect();
+    Err(Missing(format!(
+        "no hook for `{}` can be attached ({}); run as root, on a kernel of 5.10 or later",
+        signal.name,
+        tried.join("; ")
+    )))
+}
+
+/// Loads and attaches one program; the error is one line.
+fn attach(programs: &mut Ebpf, way: &Way, kernel_btf: &Btf, root: &File) -> Result<(), String> {
+    let program = programs
+        .program_mut(way.program)
+        .ok_or_else(|| format!("the object has no program {}", way.program))?;
+    let line = |error: aya::programs::ProgramError| chain(&error);
+    match way.kind {
+        Kind::CgroupIngress | Kind::CgroupEgress => {
+            let program: &mut CgroupSkb = program.try_into().map_err(line)?;
+            program.load().map_err(line)?;
+            let side = if matches!(way.kind, Kind::CgroupIngress) {
+                CgroupSkbAttachType::Ingress
+            } else {
+                CgroupSkbAttachType::Egress
+            };
+            // A link lets others attach as well whatever the mode says; bpf_link_create refuses
+            // the flag for it.
+            program
+                .attach(root, side, CgroupAttachMode::Single)
+                .map_err(line)?;
+        }
+        Kind::SockOps => {
+            let program: &mut SockOps = program.try_into().map_err(line)?;
+            program.load().map_err(line)?;
+            program
+                .attach(root, CgroupAttachMode::Single)
+                .map_err(line)?;
+        }
+        Kind::Tracepoint(name) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(line)?;
+            program.load(name, kernel_btf).map_err(line)?;
+            program.attach().map_err(line)?;
+        }
+    }
+    Ok(())
+}
+
+/// An error and its sources, in one line; of a verifier's log only the end, where the reason is.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+        next = error.source();
+    }
+    if std::env::var_os("LEASE_WATCHDOG_VERIFIER_LOG").is_some() {
+        return line;
+    }
+    let line = line.replace('\n', " ");
+    let skip = line.chars().count().saturating_sub(1500);
+    if skip == 0 {
+        line
+    } else {
+        format!("… {}", line.chars().skip(skip).collect::<String>())
+    }
+}

@@ -1,0 +1,151 @@
+//! Offsets of fields in the running kernel's structures, from its BTF.
+//!
+//! A field that is not found is an error with the field's name, never 0.
+
+use std::path::Path;
+
+use btf::btf::{Btf, Type};
+
+use super::Missing;
+
+/// A read-only global of the eBPF object, and the field whose offset it holds.
+pub struct Field {
+    /// The global's name.
+    pub global: &'static str,
+    /// The structure.
+    pub of: &'static str,
+    /// The field, possibly inside anonymous members.
+    pub name: &'static str,
+}
+
+/// Every offset that the programs use.
+pub const FIELDS: [Field; 7] = [
+    Field {
+        global: "TASK_PID",
+        of: "task_struct",
+        name: "pid",
+    },
+    Field {
+        global: "TASK_FLAGS",
+        of: "task_struct",
+        name: "flags",
+    },
+    Field {
+        global: "SOCK_NUM",
+        of: "sock_common",
+        name: "skc_num",
+    },
+    Field {
+        global: "SOCK_DPORT",
+        of: "sock_common",
+        name: "skc_dport",
+    },
+    Field {
+        global: "SOCK_ERR",
+        of: "sock",
+        name: "sk_err",
+    },
+    Field {
+        global: "TCP_COPIED_SEQ",
+        of: "tcp_sock",
+        name: "copied_seq",
+    },
+    Field {
+        global: "TCP_WRITE_SEQ",
+        of: "tcp_sock",
+        name: "write_seq",
+    },
+];
+
+/// Reads all of [`FIELDS`], in bytes.
+///
+/// # Errors
+/// The BTF file is not there or unreadable, or lacks a field.
+pub fn offsets(path: &Path) -> Result<[u32; FIELDS.len()], Missing> {
+    let btf = Btf::from_file(path).map_err(|error| {
+        Missing(format!(
+            "{}: kernel type information (BTF) cannot be read: {error}; \
+             run a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all current distributions do",
+            path.display()
+        ))
+    })?;
+    let mut found = [0; FIELDS.len()];
+    for (place, field) in found.iter_mut().zip(&FIELDS) {
+        *place = offset(&btf, field.of, field.name).ok_or_else(|| {
+            Missing(format!(
+                "{}: this kernel's {} has no field {}; please report the kernel's version",
+                path.display(),
+                field.of,
+                field.name
+            ))
+        })?;
+    }
+    Ok(found)
+}
+
+/// Offset of a field in bytes.
+fn offset(btf: &Btf, of: &str, name: &str) -> Option<u32> {
+    let bits = within(btf, &btf.get_type_by_name(of).ok()?.base_type, name)?;
+    (bits % 8 == 0).then_some(bits / 8)
+}
+
+/// Offset of a field in bits, looking into anonymous members.
+fn within(btf: &Btf, of: &Type, name: &str) -> Option<u32> {
+    let (Type::Struct(members) | Type::Union(members)) = of else {
+        return None;
+    };
+    members
+        .members
+        .iter()
+        .find_map(|member| match member.name.as_deref() {
+            Some(found) if found == name => Some(member.offset),
+            None | Some("") => {
+                let inner = &btf.get_type_by_id(member.type_id).ok()?.base_type;
+                Some(member.offset + within(btf, inner, name)?)
+            }
+            Some(_) => None,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Facts of the kernel's ABI that never change: task_struct begins with thread_info, whose
+    /// first word is not its pid; skc_dport and skc_num share the word after the hash
+    /// (include/net/sock.h, struct sock_common).
+    #[test]
+    fn offsets_agree_with_what_the_headers_promise() {
+        let path = Path::new("/sys/kernel/btf/vmlinux");
+        if !path.exists() {
+            println!(
+                "SKIPPED: offsets_agree_with_what_the_headers_promise: no {}",
+                path.display()
+            );
+            return;
+        }
+        let found = offsets(path).expect("every field is there");
+        let of = |global: &str| {
+            FIELDS
+                .iter()
+                .position(|field| field.global == global)
+                .map(|at| found[at])
+                .expect("known")
+        };
+        assert_eq!(of("SOCK_DPORT"), 12);
+        assert_eq!(of("SOCK_NUM"), 14);
+        assert!(of("TASK_PID") > of("TASK_FLAGS"));
+        assert!(of("TCP_COPIED_SEQ") != of("TCP_WRITE_SEQ"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = offsets(Path::new("/nonexistent/btf")).expect_err("not there");
+        assert!(
+            error
+                .0
+                .starts_with("/nonexistent/btf: kernel type information"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! The kernel side as the daemon sees it: the only place that knows aya.
+//!
+//! In: the eBPF object, the running kernel's BTF, the cgroup v2 root. Out: [`state`], the memory
+//! that the programs write, and a [`Report`] of what attached and what did not. Everything is
+//! owned by this process, so whatever ends it detaches everything.
+
+pub mod attach;
+pub mod btf;
+pub mod cgroup;
+pub mod state;
+
+use std::path::PathBuf;
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The kernel's BTF.
+    pub btf: PathBuf,
+    /// The cgroup v2 root; None: found among the mounts, or mounted privately.
+    pub cgroup_root: Option<PathBuf>,
+    /// How many flows to keep.
+    pub flows: u32,
+}
+
+/// A missing prerequisite, with its mend.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// A hook that was tried.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// What it tells: `packets`, `reads`, …
+    pub signal: &'static str,
+    /// Where it was to be attached.
+    pub hook: &'static str,
+    /// Why it is not; None: it is attached.
+    pub refused: Option<String>,
+}
+
+/// What attached and what did not.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Every hook tried, in order.
+    pub hooks: Vec<Hook>,
+}
+
+impl Report {
+    /// Whether any hook of this signal attached.
+    #[must_use]
+    pub fn has(&self, signal: &str) -> bool {
+        self.hooks
+            .iter()
+            .any(|hook| hook.signal == signal && hook.refused.is_none())
+    }
+}
+
+/// The loaded programs and their memory. Dropping it detaches everything.
+pub struct Kernel {
+    /// What the programs write.
+    pub state: state::State,
+    /// What attached.
+    pub report: Report,
+    _programs: aya::Ebpf,
+}
+
+impl Kernel {
+    /// Loads and attaches.
+    ///
+    /// # Errors
+    /// [`Missing`] where the kernel or the rights lack something that cannot be done without.
+    pub fn load(options: &Options) -> Result<Self, Missing> {
+        attach::load(options)
+    }
+}
+
+pub(crate) fn assemble(state: state::State, report: Report, programs: aya::Ebpf) -> Kernel {
+    Kernel {
+        state,
+        report,
+        _programs: programs,
+    }
+}

@@ -1,0 +1,321 @@
+//! The memory that the kernel programs write, mapped: read without a system call.
+//!
+//! In: maps of the loaded object. Out: copies of slots that are whole (a torn one is refused),
+//! and the few things that the daemon writes: watched ports and threads, free slots.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::{Ordering, fence},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, SkStorage, Stack},
+};
+use watchdog_common::layout::{
+    Direction, FlowSlot, Losses, PortTable, Reads, SLOT_FREE, SlotRef, THREADS, ThreadBits,
+    ThreadSlot, Writes,
+};
+
+use super::Missing;
+
+/// How many elements are mapped at a time. A multiple of 512, so that a chunk of 8-byte-aligned
+/// elements is whole pages.
+const CHUNK: usize = 512;
+
+/// An array map, mapped read-write and shared with the kernel, chunk by chunk as it comes into use:
+/// the kernel counts every mapped page of a map as resident, touched or not.
+pub struct Mapped<T> {
+    chunks: Vec<NonNull<T>>,
+    len: usize,
+    map: MapData,
+    kind: PhantomData<T>,
+}
+
+// SAFETY: the memory is shared with the kernel anyway; every access goes through raw pointers,
+// volatile or checked by a version word.
+unsafe impl<T> Send for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    fn new(map: MapData, len: usize) -> io::Result<Self> {
+        let mut mapped = Self {
+            chunks: Vec::with_capacity(len.div_ceil(CHUNK)),
+            len,
+            map,
+            kind: PhantomData,
+        };
+        mapped.ensure(1)?;
+        Ok(mapped)
+    }
+
+    /// Maps the first `count` elements. Costs a system call when they reach into a new chunk, and
+    /// no allocation.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn ensure(&mut self, count: usize) -> io::Result<()> {
+        let count = count.min(self.len);
+        // SAFETY: sysconf has no preconditions.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        while self.chunks.len() * CHUNK < count {
+            let first = self.chunks.len() * CHUNK;
+            let bytes = (CHUNK.min(self.len - first) * size_of::<T>()).next_multiple_of(page);
+            let offset = libc::off_t::try_from(first * size_of::<T>()).unwrap_or(libc::off_t::MAX);
+            // SAFETY: a fresh mapping of bytes that the array has.
+            let base = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    bytes,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED,
+                    self.map.fd().as_fd().as_raw_fd(),
+                    offset,
+                )
+            };
+            if base == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            self.chunks
+                .push(NonNull::new(base.cast()).ok_or(io::ErrorKind::InvalidData)?);
+        }
+        Ok(())
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The element at `index`; None beyond what is mapped.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<*mut T> {
+        if index >= self.len {
+            return None;
+        }
+        let chunk = self.chunks.get(index / CHUNK)?;
+        // SAFETY: within the chunk's mapping.
+        Some(unsafe { chunk.as_ptr().add(index % CHUNK) })
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let bytes = CHUNK.min(self.len - number * CHUNK) * size_of::<T>();
+            // SAFETY: a mapping made in `ensure`, not used after this; the kernel rounds to pages.
+            unsafe { libc::munmap(chunk.as_ptr().cast(), bytes) };
+        }
+    }
+}
+
+/// A block with a version word in front.
+pub trait Versioned: Copy {}
+impl Versioned for Direction {}
+impl Versioned for Reads {}
+impl Versioned for Writes {}
+impl Versioned for ThreadSlot {}
+
+/// Tries before a copy is given up for this tick; a writer is done within a microsecond.
+const COPY_TRIES: usize = 64;
+
+/// Copies a block that is whole. None: a writer was at it all the time, or was interrupted in
+/// the middle; the next tick will do.
+///
+/// # Safety
+/// `block` points into a mapping and starts with its version word.
+#[must_use]
+pub unsafe fn copy<T: Versioned>(block: *const T) -> Option<T> {
+    for _ in 0..COPY_TRIES {
+        // SAFETY: by contract.
+        let before = unsafe { block.cast::<u32>().read_volatile() };
+        if before & 1 != 0 {
+            std::hint::spin_loop();
+            continue;
+        }
+        fence(Ordering::Acquire);
+        // SAFETY: by contract; a torn copy is thrown away below, and every bit pattern is valid.
+        let copied = unsafe { block.read_volatile() };
+        fence(Ordering::Acquire);
+        // SAFETY: by contract.
+        if unsafe { block.cast::<u32>().read_volatile() } == before {
+            return Some(copied);
+        }
+    }
+    None
+}
+
+/// Everything shared with the programs.
+pub struct State {
+    /// Flow slots.
+    pub flows: Mapped<FlowSlot>,
+    /// Thread slots.
+    pub threads: Mapped<ThreadSlot>,
+    ports: Mapped<PortTable>,
+    thread_bits: Mapped<ThreadBits>,
+    losses: Mapped<Losses>,
+    free: Stack<MapData, u32>,
+    thread_slots: HashMap<MapData, u32, u32>,
+    sockets: SkStorage<MapData, u64>,
+}
+
+impl State {
+    pub(super) fn map(programs: &mut Ebpf, flows: u32) -> Result<Self, Missing> {
+        let state = Self {
+            flows: array(programs, "FLOWS", flows as usize)?,
+            threads: array(programs, "THREADS", THREADS)?,
+            ports: array(programs, "PORTS", 1)?,
+            thread_bits: array(programs, "THREAD_BITS", 1)?,
+            losses: array(programs, "LOSSES", 1)?,
+            free: take(programs, "FREE")?,
+            thread_slots: take(programs, "THREAD_SLOTS")?,
+            sockets: take(programs, "SOCKETS")?,
+        };
+        state.stocked(flows)
+    }
+
+    /// Puts every slot on the free stack, the lowest on top, so that few slots stay few pages.
+    fn stocked(mut self, flows: u32) -> Result<Self, Missing> {
+        for index in (0..flows).rev() {
+            self.free
+                .push(index, 0)
+                .map_err(|error| Missing(format!("map FREE: {error}")))?;
+        }
+        Ok(self)
+    }
+
+    /// Which config entry watches which ports: index plus one, 0 for none.
+    pub fn watch_ports(&self, table: &[u8; watchdog_common::layout::PORTS]) {
+        if let Some(ports) = self.ports.at(0) {
+            // SAFETY: a byte for each port; the programs read single bytes.
+            unsafe { (&raw mut (*ports).entry_of).write_volatile(*table) };
+        }
+    }
+
+    /// What could not be done so far.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        // SAFETY: counters, each read as a word.
+        self.losses
+            .at(0)
+            .map_or_else(Losses::default, |at| unsafe { at.read_volatile() })
+    }
+
+    /// Zeroes a dead slot and gives it back. False: the kernel did not take it (try again).
+    pub fn free_flow(&mut self, index: usize) -> bool {
+        let Some(slot) = self.flows.at(index) else {
+            return true;
+        };
+        let Ok(number) = u32::try_from(index) else {
+            return true;
+        };
+        // SAFETY: a dead slot belongs to the daemon until it is back on the free stack.
+        unsafe {
+            let generation = (*slot).generation.wrapping_add(1);
+            slot.write_bytes(0, 1);
+            (*slot).generation = generation;
+            (&raw mut (*slot).state).write_volatile(SLOT_FREE);
+        }
+        self.free.push(number, 0).is_ok()
+    }
+
+    /// Raises the mark below which slots are looked at. Only before the tick runs: later the kernel
+    /// programs raise it.
+    pub fn raise_high_water(&self, index: usize) {
+        if let Some(losses) = self.losses.at(0) {
+            // SAFETY: one word; the programs only ever raise it too.
+            unsafe {
+                let mark = &raw mut (*losses).high_water;
+                mark.write_volatile(mark.read_volatile().max(index as u64 + 1));
+            }
+        }
+    }
+
+    /// Takes a free slot for a socket that the daemon found itself.
+    pub fn take_flow(&mut self) -> Option<usize> {
+        let index = self.free.pop(0).ok()? as usize;
+        self.flows.ensure(index + 1).ok()?;
+        Some(index)
+    }
+
+    /// Ties a socket to a slot unless it has one already.
+    ///
+    /// # Errors
+    /// It has one, or the kernel refuses.
+    pub fn tie(&mut self, socket: BorrowedFd<'_>, at: SlotRef) -> Result<(), aya::maps::MapError> {
+        /// BPF_NOEXIST (include/uapi/linux/bpf.h).
+        const NO_EXIST: u64 = 1;
+        let value = u64::from(at.generation) << 32 | u64::from(at.index);
+        self.sockets.insert(&socket.as_raw_fd(), value, NO_EXIST)
+    }
+
+    /// Starts watching a thread in this slot.
+    pub fn watch_thread(&mut self, tid: u32, index: usize, seed: ThreadSlot) -> bool {
+        if self.threads.ensure(index + 1).is_err() {
+            return false;
+        }
+        let (Some(slot), Ok(number)) = (self.threads.at(index), u32::try_from(index)) else {
+            return false;
+        };
+        // SAFETY: the slot is unused until the map below leads to it.
+        unsafe { slot.write_volatile(ThreadSlot { tid, ..seed }) };
+        if self.thread_slots.insert(tid, number, 0).is_err() {
+            return false;
+        }
+        self.set_thread_bit(tid, true);
+        true
+    }
+
+    /// Stops watching a thread.
+    pub fn unwatch_thread(&mut self, tid: u32) {
+        self.set_thread_bit(tid, false);
+        let _ = self.thread_slots.remove(&tid);
+    }
+
+    fn set_thread_bit(&self, tid: u32, on: bool) {
+        let Some(bits) = self.thread_bits.at(0) else {
+            return;
+        };
+        if tid >= watchdog_common::layout::TID_LIMIT {
+            return;
+        }
+        // SAFETY: within the table; only the daemon's one tick thread writes it.
+        unsafe {
+            let word = (&raw mut (*bits).words)
+                .cast::<u64>()
+                .add((tid / 64) as usize);
+            let bit = 1_u64 << (tid % 64);
+            let now = word.read_volatile();
+            word.write_volatile(if on { now | bit } else { now & !bit });
+        }
+    }
+}
+
+fn array<T>(programs: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped<T>, Missing> {
+    let map = programs
+        .take_map(name)
+        .ok_or_else(|| Missing(format!("the object has no map {name}")))?;
+    let Map::Array(data) = map else {
+        return Err(Missing(format!("map {name} is no array")));
+    };
+    Mapped::new(data, len).map_err(|error| Missing(format!("mapping {name}: {error}")))
+}
+
+fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
+    programs: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, Missing> {
+    let map = programs
+        .take_map(name)
+        .ok_or_else(|| Missing(format!("the object has no map {name}")))?;
+    T::try_from(map).map_err(|error| Missing(format!("map {name}: {error}")))
+}

@@ -1,0 +1,19 @@
+//! The daemon behind `lease-watchdog`: kernel state in, warnings out.
+//!
+//! [`config`] says what to watch, [`kernel`] attaches the programs and maps their memory, [`tick`]
+//! moves the model and speaks through the [`outbox`], [`sinks`] turn what it said into events,
+//! metrics and alerts, [`run`] holds the sinks together; [`daemon`] puts both halves together.
+
+pub mod cli;
+pub mod collect;
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod failure;
+pub mod kernel;
+pub mod log;
+pub mod memory;
+pub mod outbox;
+pub mod run;
+pub mod sinks;
+pub mod tick;

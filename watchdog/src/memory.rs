@@ -1,0 +1,272 @@
+//! What is kept of flows over a restart: session id, timeout and cadence, by socket cookie,
+//! addresses and boot id, in a file of the state directory. An upgrade must not blind the fleet.
+//!
+//! In: the tick's snapshots, handed over without waiting. Out: a file that is whole at any moment
+//! (written beside and renamed), and what an earlier run had written. Never: a file touched by the
+//! tick; knowledge of another boot.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use serde::{Deserialize, Serialize};
+use watchdog_model::{
+    Mono,
+    leases::{
+        book::Book,
+        note::LeaseId,
+        observation::{self, Role, TimeoutSource},
+    },
+};
+
+use crate::tick::flows::{Flow, FlowTable};
+
+const FILE: &str = "flows.json";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// One flow as kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    cookie: u64,
+    holder: bool,
+    local: SocketAddr,
+    peer: SocketAddr,
+    session: u64,
+    timeout_ns: u64,
+    timeout_source: Source,
+    cadence_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Source {
+    Inferred,
+    Config,
+    Handshake,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    boot_id: String,
+    flows: Vec<Record>,
+}
+
+/// What an earlier run knew.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    flows: HashMap<u64, Record>,
+}
+
+impl Remembered {
+    /// Reads the file; what is not there, not whole or of another boot is nothing.
+    #[must_use]
+    pub fn load(dir: &Path) -> Self {
+        let Ok(text) = fs::read(dir.join(FILE)) else {
+            return Self::default();
+        };
+        let kept: Kept = match serde_json::from_slice(&text) {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::warn!(file = %dir.join(FILE).display(), %error, "known flows unreadable");
+                return Self::default();
+            }
+        };
+        if kept.boot_id != boot_id() {
+            return Self::default();
+        }
+        let flows = kept
+            .flows
+            .into_iter()
+            .map(|record| (record.cookie, record))
+            .collect();
+        Self { flows }
+    }
+
+    /// How many flows were known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether none was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// What was known of this flow. A cookie is unique within a boot; the addresses are compared
+    /// as well.
+    #[must_use]
+    pub fn of(&self, flow: &Flow) -> Option<observation::Remembered> {
+        let record = self.flows.get(&flow.cookie)?;
+        let seen = &flow.observation;
+        if record.local != seen.endpoints.local
+            || record.peer != seen.endpoints.peer
+            || record.holder != (seen.role == Role::Holder)
+        {
+            return None;
+        }
+        Some(observation::Remembered {
+            session: record.session,
+            timeout_ns: record.timeout_ns,
+            timeout_source: match record.timeout_source {
+                Source::Inferred => TimeoutSource::Inferred,
+                Source::Config => TimeoutSource::Config,
+                Source::Handshake => TimeoutSource::Handshake,
+            },
+            cadence_ns: record.cadence_ns,
+        })
+    }
+}
+
+/// Where the tick leaves what is to be kept.
+#[derive(Clone, Debug, Default)]
+pub struct Slate(Arc<Mutex<Vec<Record>>>);
+
+impl Slate {
+    /// Leaves the state of all flows; does nothing if the writer is at it just now.
+    pub fn leave(&self, flows: &FlowTable, book: &Book, now: Mono) {
+        let Ok(mut records) = self.0.try_lock() else {
+            return;
+        };
+        records.clear();
+        for flow in flows.iter() {
+            let seen = &flow.observation;
+            if seen.closed.is_some() {
+                continue;
+            }
+            let Some(lease) = book.carried(seen.key, now) else {
+                continue;
+            };
+            records.push(Record {
+                cookie: flow.cookie,
+                holder: seen.role == Role::Holder,
+                local: seen.endpoints.local,
+                peer: seen.endpoints.peer,
+                session: match lease.subject.id {
+                    LeaseId::Session(id) => id,
+                    LeaseId::Flow { .. } => 0,
+                },
+                timeout_ns: lease.subject.timeout_ns.unwrap_or(0),
+                timeout_source: match lease.subject.timeout_source {
+                    TimeoutSource::Inferred => Source::Inferred,
+                    TimeoutSource::Config => Source::Config,
+                    TimeoutSource::Handshake => Source::Handshake,
+                },
+                cadence_ns: lease.learned_cadence_ns.unwrap_or(0),
+            });
+        }
+    }
+
+    /// Room for as many flows as can be, so that the tick never allocates.
+    #[must_use]
+    pub fn with_capacity(flows: usize) -> Self {
+        Self(Arc::new(Mutex::new(Vec::with_capacity(flows))))
+    }
+
+    fn take(&self) -> Vec<Record> {
+        // A poisoned lock only means that the tick died while it wrote; what is there is whole
+        // records.
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// How often the writer looks for changes: what a kill loses at most.
+const WRITE_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Starts the thread that writes the file whenever it has changed, until the process ends. It may
+/// hang with its disk; nobody waits for it.
+pub fn start(dir: &Path, slate: &Slate) {
+    let mut writer = match Writer::new(dir, slate.clone()) {
+        Ok(writer) => writer,
+        Err(error) => {
+            tracing::warn!(
+                dir = %dir.display(), %error,
+                "known flows are not kept: a restart has to learn them anew"
+            );
+            return;
+        }
+    };
+    let spawned = std::thread::Builder::new()
+        .name("memory".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            loop {
+                std::thread::park_timeout(WRITE_EVERY);
+                writer.write();
+            }
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "known flows are not kept");
+    }
+}
+
+/// Writes the file whenever it has changed.
+pub struct Writer {
+    slate: Slate,
+    path: PathBuf,
+    written: Vec<Record>,
+    failed: bool,
+}
+
+impl Writer {
+    /// Makes the directory.
+    ///
+    /// # Errors
+    /// It cannot be made or written to.
+    pub fn new(dir: &Path, slate: Slate) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        Ok(Self {
+            slate,
+            path: dir.join(FILE),
+            written: Vec::new(),
+            failed: false,
+        })
+    }
+
+    /// Writes what has changed. An error is logged once and tried again next time.
+    pub fn write(&mut self) {
+        let records = self.slate.take();
+        if records == self.written {
+            return;
+        }
+        match self.replace(&records) {
+            Ok(()) => {
+                self.written = records;
+                self.failed = false;
+            }
+            Err(error) if !self.failed => {
+                self.failed = true;
+                tracing::warn!(
+                    file = %self.path.display(), %error,
+                    "known flows not written: a restart would have to learn them anew"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn replace(&self, records: &[Record]) -> io::Result<()> {
+        let beside = self.path.with_extension("json.new");
+        let kept = Kept {
+            boot_id: boot_id(),
+            flows: records.to_vec(),
+        };
+        fs::write(&beside, serde_json::to_vec(&kept)?)?;
+        fs::rename(&beside, &self.path)
+    }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}

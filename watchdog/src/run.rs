@@ -1,0 +1,368 @@
+//! The tokio side of the daemon: sinks, signals, reload.
+//!
+//! [`prepare`] does what can fail before anything is attached to the kernel (the port, the event
+//! file, the hooks that are kept); [`serve`] runs until the daemon is asked to stop or cannot go
+//! on. Never: the kernel, the model; those are behind the tick, which only talks through the
+//! outbox.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use watchdog_model::time::Mono;
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::log;
+use crate::outbox::{Inbox, Lost};
+use crate::sinks::alerts::Alerts;
+use crate::sinks::dispatch::Dispatch;
+use crate::sinks::events::{Renderer, Started};
+use crate::sinks::http::{self, Bound};
+use crate::sinks::metrics::Metrics;
+use crate::sinks::stream::{Destination, Stream};
+
+/// Time for the tick's last words, once it was told to stop.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// Time for the sinks' last lines. Together with the above well within a second.
+const FLUSH: Duration = Duration::from_millis(400);
+
+/// What was made ready before anything was attached.
+pub struct Prepared {
+    /// The metrics; [`Metrics::tick`] gives the tick its handles.
+    pub metrics: Arc<Metrics>,
+    http: Bound,
+    stream: Option<Stream>,
+    alerts: Alerts,
+    signals: Signals,
+}
+
+impl Prepared {
+    /// Where metrics and health will be served, for [`Started::http`].
+    #[must_use]
+    pub const fn http_address(&self) -> std::net::SocketAddr {
+        self.http.address()
+    }
+}
+
+/// Binds, opens and starts what the sinks need. Must be called inside a tokio runtime.
+pub fn prepare(config: &Config, events: Option<Destination>) -> Result<Prepared, Failure> {
+    // First, so that a signal that comes while the kernel side is set up is not lost on us.
+    let signals = Signals::listen()?;
+    let metrics = Metrics::new(&config.entry_names())
+        .map_err(|error| Failure::Running(format!("metrics cannot be made: {error}")))?;
+    let metrics = Arc::new(metrics);
+    let http = http::bind(config.http_listen).map_err(Failure::Running)?;
+    let stream = match events {
+        None => None,
+        Some(destination) => {
+            let file = destination.open().map_err(Failure::Usage)?;
+            let stream = Stream::start(file, destination, metrics.lost(Lost::EventLine))
+                .map_err(|error| no_thread(&error))?;
+            Some(stream)
+        }
+    };
+    let alerts = start_alerts(config, &metrics);
+    Ok(Prepared {
+        metrics,
+        http,
+        stream,
+        alerts,
+        signals,
+    })
+}
+
+fn no_thread(error: &io::Error) -> Failure {
+    Failure::Running(format!("a thread could not be started: {error}"))
+}
+
+fn start_alerts(config: &Config, metrics: &Metrics) -> Alerts {
+    Alerts::start(
+        &config.alerts,
+        metrics.would_page(),
+        metrics.lost(Lost::Alert),
+    )
+}
+
+/// Takes a new configuration to the tick. An error keeps the old one everywhere.
+pub type Reload = Box<dyn FnMut(&Config) -> Result<(), String> + Send>;
+
+/// What [`serve`] works with.
+pub struct Inputs {
+    /// The configuration in force.
+    pub config: Config,
+    /// Where it came from; SIGHUP reads it again.
+    pub config_file: Option<PathBuf>,
+    /// What [`prepare`] made.
+    pub prepared: Prepared,
+    /// The sinks' end of the outbox.
+    pub inbox: Inbox,
+    /// What the `started` event says.
+    pub started: Started,
+    /// When the tick last ran, ns of the monotonic clock; the tick sets it.
+    pub last_tick: Arc<AtomicU64>,
+    /// Set when the tick is to stop.
+    pub stop: Arc<AtomicBool>,
+    /// The tick's end: it sends why, or is dropped. Before `stop` was set, that is a failure.
+    pub tick_ended: oneshot::Receiver<Result<(), Failure>>,
+    /// The monotonic clock.
+    pub clock: fn() -> Mono,
+    /// Takes a new configuration on.
+    pub reload: Reload,
+}
+
+/// Runs the sinks until SIGTERM or SIGINT (then returns within a second, with everything
+/// flushed that takes it), or until the tick ends.
+pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
+    let Inputs {
+        mut config,
+        config_file,
+        prepared,
+        mut inbox,
+        started,
+        last_tick,
+        stop,
+        mut tick_ended,
+        clock,
+        mut reload,
+    } = inputs;
+    let Prepared {
+        metrics,
+        http,
+        stream,
+        alerts,
+        mut signals,
+    } = prepared;
+    tracing::info!("metrics and health on http://{}", http.address());
+    let sources = http::Sources {
+        metrics: Arc::clone(&metrics),
+        last_tick,
+        clock,
+    };
+    let mut server = tokio::spawn(http::serve(http, sources));
+    let renderer = Renderer::new(config.entry_names());
+    let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts);
+    dispatch.started(clock(), &started);
+    let mut messages = Vec::with_capacity(256);
+    let outcome = loop {
+        metrics.lost(Lost::LogLine).inc_by(log::take_lost());
+        tokio::select! {
+            received = inbox.receive(&mut messages) => {
+                if let Err(error) = received {
+                    break Err(Failure::Running(format!("the outbox cannot be read: {error}")));
+                }
+                dispatch.batch(&messages);
+                messages.clear();
+            }
+            () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => {
+                tracing::info!("asked to stop");
+                break Ok(());
+            }
+            () = next(&mut signals.hangup) => {
+                let file = config_file.clone();
+                // On a thread of its own: the file may lie on the frozen disk.
+                let read = tokio::task::spawn_blocking(move || Config::load(file.as_deref()));
+                let read = tokio::time::timeout(Duration::from_secs(10), read);
+                // Meanwhile the tick's messages wait in the outbox, but the daemon stays ready
+                // to stop.
+                tokio::select! {
+                    read = read => match read {
+                        Ok(Ok(Ok(new))) => {
+                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, &metrics) {
+                                tracing::error!("reload refused, the old configuration stays: {why}");
+                            }
+                        }
+                        Ok(Ok(Err(errors))) => {
+                            tracing::error!("reload refused, the old configuration stays:");
+                            for line in errors.to_string().lines() {
+                                tracing::error!("{line}");
+                            }
+                        }
+                        Ok(Err(_)) | Err(_) => tracing::error!(
+                            "reload refused, the old configuration stays: the file could not be \
+                             read within 10 s"
+                        ),
+                    },
+                    () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => break Ok(()),
+                }
+            }
+            ended = &mut tick_ended => {
+                break Err(match ended {
+                    Ok(Err(failure)) => failure,
+                    Ok(Ok(())) | Err(_) => {
+                        Failure::Running("the tick ended without being asked to".to_owned())
+                    }
+                });
+            }
+            ended = &mut server => {
+                break Err(Failure::Running(match ended {
+                    Ok(Err(error)) => format!("http.listen: cannot be served: {error}"),
+                    Ok(Ok(never)) => match never {},
+                    Err(error) => format!("http.listen: the server broke: {error}"),
+                }));
+            }
+        }
+    };
+    stop.store(true, Ordering::Release);
+    if outcome.is_ok() {
+        // Ended in whatever way: its last words are in the outbox by then.
+        let _ended = tokio::time::timeout(LAST_WORDS, tick_ended).await;
+    }
+    messages.clear();
+    if inbox.drain(&mut messages) {
+        dispatch.batch(&messages);
+    }
+    dispatch.finish(FLUSH).await;
+    server.abort();
+    outcome
+}
+
+/// Puts a new configuration in force, or says why not.
+fn adopt(
+    config: &mut Config,
+    new: Config,
+    reload: &mut Reload,
+    dispatch: &mut Dispatch,
+    metrics: &Metrics,
+) -> Result<(), String> {
+    if new.http_listen != config.http_listen {
+        return Err(format!(
+            "http.listen cannot change while running ({} to {}); restart the daemon",
+            config.http_listen, new.http_listen
+        ));
+    }
+    reload(&new)?;
+    dispatch.reconfigure(&new);
+    // Hooks that stay as they are keep what they know of open incidents.
+    if new.alerts != config.alerts {
+        let earlier = dispatch.exchange_alerts(start_alerts(&new, metrics));
+        // What the earlier hooks were told last is still theirs to tell.
+        tokio::spawn(earlier.finish(Duration::from_secs(60)));
+    }
+    *config = new;
+    tracing::warn!("configuration reloaded");
+    Ok(())
+}
+
+/// The signals that matter.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::Running(format!("signals cannot be caught: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// `None` means that no more signals can come; then there is nothing to wait for.
+async fn next(signal: &mut Signal) {
+    if signal.recv().await.is_none() {
+        pending::<Infallible>().await;
+    }
+}
+
+async fn stop_asked(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        () = next(terminate) => {}
+        () = next(interrupt) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::outbox;
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.http_listen.set_port(0);
+        config
+    }
+
+    fn inputs(tick_ended: oneshot::Receiver<Result<(), Failure>>) -> Inputs {
+        let config = config();
+        let (_, inbox) = outbox().unwrap();
+        Inputs {
+            prepared: prepare(&config, None).unwrap(),
+            config,
+            config_file: None,
+            inbox,
+            started: Started::default(),
+            last_tick: Arc::default(),
+            stop: Arc::default(),
+            tick_ended,
+            clock: || Mono(0),
+            reload: Box::new(|_| Ok(())),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tick_that_ends_ends_the_daemon() {
+        let (tick, ended) = oneshot::channel();
+        let inputs = inputs(ended);
+        let stop = Arc::clone(&inputs.stop);
+        tick.send(Err(Failure::Missing("no BTF".to_owned())))
+            .unwrap();
+        let failure = serve(inputs).await.unwrap_err();
+        assert_eq!(failure.code(), 3);
+        assert!(stop.load(Ordering::Relaxed));
+        let (tick, ended) = oneshot::channel();
+        drop(tick);
+        assert_eq!(serve(self::inputs(ended)).await.unwrap_err().code(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_all_or_nothing() {
+        let old = config();
+        let prepared = prepare(&old, None).unwrap();
+        let renderer = Renderer::new(old.entry_names());
+        let mut dispatch = Dispatch::new(
+            renderer,
+            Arc::clone(&prepared.metrics),
+            None,
+            prepared.alerts,
+        );
+        let mut current = old.clone();
+        let mut adopt = |new: &Config, mut reload: Reload| {
+            let outcome = adopt(
+                &mut current,
+                new.clone(),
+                &mut reload,
+                &mut dispatch,
+                &prepared.metrics,
+            );
+            (outcome, current.clone())
+        };
+        let mut moved = old.clone();
+        moved.http_listen.set_port(1);
+        let (outcome, kept) = adopt(&moved, Box::new(|_| unreachable!("refused before")));
+        assert_eq!(
+            outcome.unwrap_err(),
+            "http.listen cannot change while running (127.0.0.1:0 to 127.0.0.1:1); restart the daemon"
+        );
+        assert_eq!(kept, old);
+        let mut renamed = old.clone();
+        renamed.leases[0].name = "zk".to_owned();
+        let (outcome, kept) = adopt(&renamed, Box::new(|_| Err("not now".to_owned())));
+        assert_eq!((outcome, kept), (Err("not now".to_owned()), old));
+        let (outcome, kept) = adopt(&renamed, Box::new(|_| Ok(())));
+        assert_eq!((outcome, kept), (Ok(()), renamed));
+    }
+}

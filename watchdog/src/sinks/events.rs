@@ -1,0 +1,609 @@
+//! The event stream's objects: one JSON object a line.
+//!
+//! In: messages of the tick, changes of incidents. Out: lines, each with its newline. The same
+//! lines go to every sink. Changes to them are additive: a field keeps its name and meaning.
+//! Never: a lookup for a lease that is late (a cgroup is looked up when the lease is first seen).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use watchdog_model::causes::{Cause, Fact, Verdict};
+use watchdog_model::leases::note::{
+    FalseExpiry, GoneReason, LeaseId, Note, Outcome, Stage, Subject, Transition,
+};
+use watchdog_model::time::{MS, Mono};
+
+use super::incidents::{Change, IncidentId, State};
+use super::words;
+use crate::outbox::Lost;
+
+/// Cgroup paths kept; one a process that owns a lease.
+const MAX_CGROUPS: usize = 4096;
+
+/// What the daemon found when it started.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Started {
+    /// Version of the daemon.
+    pub version: String,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// What listens to each signal.
+    pub attached: Vec<Attached>,
+    /// What was tried and refused.
+    pub refused: Vec<Refused>,
+    /// Where timeouts can be known from.
+    pub timeout_sources: Vec<&'static str>,
+    /// Whether the tick has real-time priority.
+    pub real_time: bool,
+    /// Whether its memory is locked.
+    pub memory_locked: bool,
+    /// Where metrics and health are served.
+    pub http: Option<SocketAddr>,
+}
+
+/// A hook in use.
+#[derive(Clone, Debug, Serialize)]
+pub struct Attached {
+    /// The signal.
+    pub signal: String,
+    /// The hook that gives it.
+    pub hook: String,
+}
+
+/// A hook that could not be used.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// The signal.
+    pub signal: String,
+    /// The hook that was tried.
+    pub hook: String,
+    /// What the kernel said.
+    pub why: String,
+}
+
+/// When that was on the wall clock. The offset between the clocks is taken now and not kept, so a
+/// clock that was set is right from the next line on.
+#[must_use]
+pub fn wall_clock(at: Mono) -> SystemTime {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where wall time is taken"
+    )]
+    let wall = SystemTime::now();
+    let now = mono_now();
+    if at > now {
+        wall + Duration::from_nanos(at.since(now))
+    } else {
+        wall.checked_sub(Duration::from_nanos(now.since(at)))
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// The monotonic clock, for sinks alone: what the model is told comes from the tick.
+#[must_use]
+pub fn mono_now() -> Mono {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is a timespec that the kernel fills; CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    Mono(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+#[derive(Serialize)]
+struct Head {
+    ts: String,
+    mono_us: u64,
+    event: &'static str,
+}
+
+#[derive(Serialize)]
+struct Name<'a> {
+    lease: &'a str,
+    id: String,
+    role: &'static str,
+}
+
+#[derive(Serialize)]
+struct Timeout {
+    timeout_ms: Option<u64>,
+    timeout_source: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Ends<'a> {
+    local: SocketAddr,
+    peer: SocketAddr,
+    pid: Option<u32>,
+    comm: Option<String>,
+    cgroup: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+enum FactObject {
+    ThreadState {
+        side: &'static str,
+        tid: u32,
+        comm: String,
+        state: &'static str,
+        for_ms: u64,
+    },
+    Unanswered {
+        for_ms: u64,
+    },
+    Unread {
+        side: &'static str,
+        for_ms: u64,
+    },
+    Silent {
+        for_ms: u64,
+    },
+    Unacknowledged {
+        for_ms: u64,
+        retransmits: u32,
+    },
+    FlowClosed {
+        how: &'static str,
+        for_ms: u64,
+    },
+}
+
+fn fact(fact: &Fact) -> FactObject {
+    let to_ms = words::to_ms;
+    match *fact {
+        Fact::ThreadState {
+            side,
+            tid,
+            comm,
+            state,
+            for_ns,
+        } => FactObject::ThreadState {
+            side: words::side(side),
+            tid,
+            comm: words::name(&comm),
+            state: words::stall(state),
+            for_ms: to_ms(for_ns),
+        },
+        Fact::Unanswered { for_ns } => FactObject::Unanswered {
+            for_ms: to_ms(for_ns),
+        },
+        Fact::Unread { side, for_ns } => FactObject::Unread {
+            side: words::side(side),
+            for_ms: to_ms(for_ns),
+        },
+        Fact::Silent { for_ns } => FactObject::Silent {
+            for_ms: to_ms(for_ns),
+        },
+        Fact::Unacknowledged {
+            for_ns,
+            retransmits,
+        } => FactObject::Unacknowledged {
+            for_ms: to_ms(for_ns),
+            retransmits,
+        },
+        Fact::FlowClosed { how, for_ns } => FactObject::FlowClosed {
+            how: words::close_how(how),
+            for_ms: to_ms(for_ns),
+        },
+    }
+}
+
+fn facts(verdict: &Verdict) -> Vec<FactObject> {
+    verdict.facts().map(fact).collect()
+}
+
+#[derive(Serialize)]
+struct StartedEvent<'a> {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    started: &'a Started,
+}
+
+#[derive(Serialize)]
+struct SeenEvent<'a> {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    name: Name<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<String>,
+    #[serde(flatten)]
+    timeout: Timeout,
+    #[serde(flatten)]
+    ends: Ends<'a>,
+}
+
+#[derive(Serialize)]
+struct TransitionEvent<'a> {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    name: Name<'a>,
+    from: &'static str,
+    to: &'static str,
+    condition: Option<&'static str>,
+    cause: Option<&'static str>,
+    incident: Option<String>,
+    summary: String,
+    evidence: Vec<FactObject>,
+    #[serde(flatten)]
+    timeout: Timeout,
+    remaining_ms: Option<i64>,
+    silent_ms: Option<u64>,
+    #[serde(flatten)]
+    ends: Ends<'a>,
+}
+
+#[derive(Serialize)]
+struct GoneEvent<'a> {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    name: Name<'a>,
+    reason: &'static str,
+    #[serde(flatten)]
+    ends: Ends<'a>,
+}
+
+#[derive(Serialize)]
+struct FalseExpiryEvent<'a> {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    name: Name<'a>,
+    arrived_mono_us: u64,
+    read_mono_us: Option<u64>,
+    expired_mono_us: u64,
+    cause: &'static str,
+    incident: Option<String>,
+    summary: String,
+    evidence: Vec<FactObject>,
+    #[serde(flatten)]
+    timeout: Timeout,
+    #[serde(flatten)]
+    ends: Ends<'a>,
+}
+
+#[derive(Serialize)]
+struct IncidentEvent {
+    #[serde(flatten)]
+    head: Head,
+    state: &'static str,
+    /// The stage that the alert is for; alerts only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on: Option<&'static str>,
+    incident: String,
+    leases: usize,
+    worst: String,
+    stage: &'static str,
+    cause: &'static str,
+    thing: String,
+    expired: usize,
+    summary: String,
+}
+
+#[derive(Serialize)]
+struct StalledEvent {
+    #[serde(flatten)]
+    head: Head,
+    for_ms: u64,
+}
+
+#[derive(Serialize)]
+struct DroppedEvent {
+    #[serde(flatten)]
+    head: Head,
+    what: &'static str,
+    count: u64,
+    since_mono_us: u64,
+}
+
+/// Makes lines.
+pub struct Renderer {
+    entries: Vec<String>,
+    cgroups: HashMap<u32, Option<String>>,
+    cgroup_of: fn(u32) -> Option<String>,
+    wall: fn(Mono) -> SystemTime,
+}
+
+impl Renderer {
+    /// Lines about the leases of these config entries.
+    #[must_use]
+    pub fn new(entries: Vec<String>) -> Self {
+        Self {
+            entries,
+            cgroups: HashMap::new(),
+            cgroup_of,
+            wall: wall_clock,
+        }
+    }
+
+    /// The same with a world that a test can foresee.
+    #[cfg(test)]
+    pub fn in_test() -> Self {
+        Self {
+            entries: vec!["zookeeper".to_owned()],
+            cgroups: HashMap::new(),
+            cgroup_of: |_| Some("/system.slice/meta.service".to_owned()),
+            wall: |at| {
+                // 2026-11-24T10:00:00Z
+                SystemTime::UNIX_EPOCH
+                    + Duration::new(1_795_514_400, 0)
+                    + Duration::from_nanos(at.0)
+            },
+        }
+    }
+
+    /// Names of the config entries, in order.
+    #[must_use]
+    pub fn entries(&self) -> &[String] {
+        &self.entries
+    }
+
+    /// Takes other config entries on.
+    pub fn set_entries(&mut self, entries: Vec<String>) {
+        self.entries = entries;
+    }
+
+    fn head(&self, at: Mono, event: &'static str) -> Head {
+        Head {
+            ts: humantime::format_rfc3339_micros((self.wall)(at)).to_string(),
+            mono_us: at.0 / 1000,
+            event,
+        }
+    }
+
+    fn name(&self, subject: &Subject) -> Name<'_> {
+        Name {
+            lease: words::entry_name(&self.entries, subject.entry),
+            id: words::lease_id(&subject.id),
+            role: words::role(subject.role),
+        }
+    }
+
+    fn ends(&self, subject: &Subject) -> Ends<'_> {
+        let pid = subject.owner.map(|owner| owner.pid);
+        Ends {
+            local: subject.endpoints.local,
+            peer: subject.endpoints.peer,
+            pid,
+            comm: subject.owner.map(|owner| words::name(&owner.comm)),
+            cgroup: pid
+                .and_then(|pid| self.cgroups.get(&pid))
+                .and_then(Option::as_deref),
+        }
+    }
+
+    /// Looks a process's cgroup up: anew when a lease of it is first seen (process ids are used
+    /// again), else only when it is not known.
+    fn learn_cgroup(&mut self, subject: &Subject, anew: bool) {
+        let Some(owner) = subject.owner else { return };
+        if !anew && self.cgroups.contains_key(&owner.pid) {
+            return;
+        }
+        if self.cgroups.len() >= MAX_CGROUPS {
+            self.cgroups.clear();
+        }
+        self.cgroups.insert(owner.pid, (self.cgroup_of)(owner.pid));
+    }
+
+    /// `started`.
+    #[must_use]
+    pub fn started(&self, at: Mono, started: &Started) -> String {
+        line(&StartedEvent {
+            head: self.head(at, "started"),
+            started,
+        })
+    }
+
+    /// `lease_seen`, `transition`, `lease_gone` or `false_expiry`.
+    pub fn note(&mut self, at: Mono, note: &Note, incident: Option<IncidentId>) -> String {
+        match note {
+            Note::Seen { subject, was } => {
+                self.learn_cgroup(subject, true);
+                self.seen(at, subject, was.as_ref())
+            }
+            Note::Transition(transition) => {
+                // An owner may become known only after the lease was seen.
+                self.learn_cgroup(&transition.subject, false);
+                self.transition(at, transition, incident)
+            }
+            Note::Gone { subject, reason } => self.gone(at, subject, *reason),
+            Note::FalseExpiry(expiry) => self.false_expiry(at, expiry, incident),
+        }
+    }
+
+    fn seen(&self, at: Mono, subject: &Subject, was: Option<&LeaseId>) -> String {
+        line(&SeenEvent {
+            head: self.head(at, "lease_seen"),
+            name: self.name(subject),
+            was: was.map(words::lease_id),
+            timeout: timeout(subject),
+            ends: self.ends(subject),
+        })
+    }
+
+    fn transition(
+        &self,
+        at: Mono,
+        transition: &Transition,
+        incident: Option<IncidentId>,
+    ) -> String {
+        let subject = &transition.subject;
+        let cause = transition.verdict.cause;
+        let well = matches!(
+            transition.to,
+            Outcome::Renewed | Outcome::Stage(Stage::Healthy)
+        );
+        line(&TransitionEvent {
+            head: self.head(at, "transition"),
+            name: self.name(subject),
+            from: words::stage(transition.from),
+            to: words::outcome(transition.to),
+            condition: words::condition(transition.condition),
+            // Nothing is late, so nothing is unknown.
+            cause: (!(well && cause == Cause::Unknown)).then(|| words::cause(cause)),
+            incident: incident.map(|id| id.0.to_string()),
+            summary: words::summary(&self.entries, transition, at),
+            evidence: facts(&transition.verdict),
+            timeout: timeout(subject),
+            // Towards minus infinity: nobody is promised a millisecond that is not there.
+            remaining_ms: transition
+                .remaining_ns
+                .map(|left| left.div_euclid(MS.cast_signed())),
+            silent_ms: transition.silent_ns.map(words::to_ms),
+            ends: self.ends(subject),
+        })
+    }
+
+    fn gone(&self, at: Mono, subject: &Subject, reason: GoneReason) -> String {
+        line(&GoneEvent {
+            head: self.head(at, "lease_gone"),
+            name: self.name(subject),
+            reason: words::gone_reason(reason),
+            ends: self.ends(subject),
+        })
+    }
+
+    fn false_expiry(&self, at: Mono, expiry: &FalseExpiry, incident: Option<IncidentId>) -> String {
+        let waited = expiry.expired_at.since(expiry.arrived_at) as f64 / 1e9;
+        let read = match expiry.read_at {
+            Some(_) => "was read too late",
+            None => "was never read",
+        };
+        line(&FalseExpiryEvent {
+            head: self.head(at, "false_expiry"),
+            name: self.name(&expiry.subject),
+            arrived_mono_us: expiry.arrived_at.0 / 1000,
+            read_mono_us: expiry.read_at.map(|read| read.0 / 1000),
+            expired_mono_us: expiry.expired_at.0 / 1000,
+            cause: words::cause(expiry.verdict.cause),
+            incident: incident.map(|id| id.0.to_string()),
+            summary: format!(
+                "{}: expired by its server although the renewal had arrived {waited:.1} s before \
+                 and {read}; {}",
+                words::subject_called(&self.entries, &expiry.subject),
+                words::cause_both(expiry.verdict.cause).1
+            ),
+            evidence: facts(&expiry.verdict),
+            timeout: timeout(&expiry.subject),
+            ends: self.ends(&expiry.subject),
+        })
+    }
+
+    /// `incident`.
+    #[must_use]
+    pub fn incident(&self, at: Mono, change: &Change, state: State) -> String {
+        let closed = state == State::Closed;
+        self.change(
+            self.head(at, "incident"),
+            words::incident_state(state),
+            None,
+            change,
+            closed,
+        )
+    }
+
+    /// `alert`: an incident has reached (`firing`) or left (`resolved`) the stage of an alert.
+    #[must_use]
+    pub fn alert(&self, at: Mono, change: &Change, on: Stage, firing: bool) -> String {
+        self.change(
+            self.head(at, "alert"),
+            if firing { "firing" } else { "resolved" },
+            Some(words::stage(on)),
+            change,
+            !firing,
+        )
+    }
+
+    fn change(
+        &self,
+        head: Head,
+        state: &'static str,
+        on: Option<&'static str>,
+        change: &Change,
+        over: bool,
+    ) -> String {
+        line(&IncidentEvent {
+            head,
+            state,
+            on,
+            incident: change.id.0.to_string(),
+            leases: change.leases,
+            worst: words::lease_id(&change.worst),
+            stage: words::stage(change.stage),
+            cause: words::cause(change.cause),
+            thing: words::thing(change, &self.entries),
+            expired: change.expired,
+            summary: words::incident_summary(&self.entries, change, over),
+        })
+    }
+
+    /// `stalled`.
+    #[must_use]
+    pub fn stalled(&self, at: Mono, from: Mono, to: Mono) -> String {
+        line(&StalledEvent {
+            head: self.head(at, "stalled"),
+            for_ms: words::to_ms(to.since(from)),
+        })
+    }
+
+    /// `dropped`.
+    #[must_use]
+    pub fn dropped(&self, at: Mono, what: Lost, count: u64, since: Mono) -> String {
+        line(&DroppedEvent {
+            head: self.head(at, "dropped"),
+            what: what.as_str(),
+            count,
+            since_mono_us: since.0 / 1000,
+        })
+    }
+}
+
+fn timeout(subject: &Subject) -> Timeout {
+    Timeout {
+        timeout_ms: subject.timeout_ns.map(words::to_ms),
+        timeout_source: subject
+            .timeout_ns
+            .map(|_| words::timeout_source(subject.timeout_source)),
+    }
+}
+
+fn line(object: &impl Serialize) -> String {
+    // These objects hold numbers and text under keys that are text: nothing JSON could refuse.
+    let mut line = serde_json::to_string(object).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+/// The cgroup of a process: its v2 path, on a v1 node systemd's.
+fn cgroup_of(pid: u32) -> Option<String> {
+    let text = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    cgroup_in(&String::from_utf8_lossy(&text))
+}
+
+fn cgroup_in(text: &str) -> Option<String> {
+    let path_of = |head: &str| {
+        let line = text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            rest.strip_prefix(head)
+        })?;
+        Some(line.to_owned())
+    };
+    // On a hybrid node the v2 hierarchy exists, but what runs may sit at its root.
+    let unified = path_of(":");
+    match unified.as_deref() {
+        None | Some("/") => path_of("name=systemd:").or(unified),
+        Some(_) => unified,
+    }
+}
+
+#[cfg(test)]
+mod tests;

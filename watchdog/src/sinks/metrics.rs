@@ -1,0 +1,521 @@
+//! Metrics.
+//!
+//! In: numbers of the tick (through handles made at the start: setting one is an atomic store,
+//! without a lock or an allocation) and notes (counted by the sinks). Out: Prometheus' text
+//! format. Never: a pid, port, address or session id as a label; those live in events.
+
+use std::fmt;
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use watchdog_model::leases::note::{Note, Outcome, Stage, Subject};
+use watchdog_model::leases::observation::{Role, TimeoutSource};
+
+use super::events::Started;
+use super::words;
+use crate::outbox::Lost;
+
+/// How many of the leases nearest to lapsing are shown, by rank.
+pub const WORST: usize = 5;
+
+const STAGES: [Stage; 5] = [
+    Stage::Healthy,
+    Stage::Late,
+    Stage::AtRisk,
+    Stage::Jeopardy,
+    Stage::Lapsed,
+];
+const ROLES: [Role; 2] = [Role::Holder, Role::Grantor];
+const SOURCES: [TimeoutSource; 3] = [
+    TimeoutSource::Inferred,
+    TimeoutSource::Config,
+    TimeoutSource::Handshake,
+];
+const FLOW_STATES: [&str; 3] = ["synchronised", "unsynchronised", "opaque"];
+const SLOT_STATES: [&str; 2] = ["used", "free"];
+
+/// Up to the timeout and a little beyond: a fleet that gets near 1 is near to lapsing.
+const RATIO: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25];
+/// From a loopback round trip to a wait that costs leases.
+const WAITS: &[f64] = &[
+    0.000_25, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// From a tick's usual jitter to one that missed a whole lease.
+const LATENESS: &[f64] = &[0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Gauge,
+    Counter,
+    Histogram(&'static [f64]),
+}
+
+/// One metric; the prefix is added when it is made.
+struct Definition {
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+}
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Definition {
+    Definition {
+        name,
+        kind,
+        labels,
+        help,
+    }
+}
+
+const PREFIX: &str = "lease_watchdog_";
+
+const TABLE: &[Definition] = &[
+    metric(
+        "leases",
+        Kind::Gauge,
+        &["lease", "role", "stage"],
+        "Leases, by the stage they are in.",
+    ),
+    metric(
+        "min_remaining_seconds",
+        Kind::Gauge,
+        &["lease", "role"],
+        "Time until the first lease may lapse; NaN if there is none.",
+    ),
+    metric(
+        "worst_remaining_seconds",
+        Kind::Gauge,
+        &["lease", "role", "rank"],
+        "Time until the leases nearest to it may lapse; NaN if there are fewer.",
+    ),
+    metric(
+        "min_timeout_seconds",
+        Kind::Gauge,
+        &["lease", "role"],
+        "Shortest timeout of a lease; NaN if there is none.",
+    ),
+    metric(
+        "transitions_total",
+        Kind::Counter,
+        &["lease", "role", "to"],
+        "Changes of a lease's stage, by where they led.",
+    ),
+    metric(
+        "warnings_total",
+        Kind::Counter,
+        &["lease", "role", "cause"],
+        "Leases that became at risk or worse, by the cause as then known.",
+    ),
+    metric(
+        "would_page_total",
+        Kind::Counter,
+        &[],
+        "Incidents at risk or worse that no alert is configured for.",
+    ),
+    metric(
+        "expired_total",
+        Kind::Counter,
+        &["lease", "role"],
+        "Leases that expired, proven.",
+    ),
+    metric(
+        "false_expiries_total",
+        Kind::Counter,
+        &["lease", "role"],
+        "Leases expired by a grantor although their renewal had arrived in time.",
+    ),
+    metric(
+        "renewal_gap_ratio",
+        Kind::Histogram(RATIO),
+        &["lease", "role"],
+        "Gap between renewals as a share of the timeout.",
+    ),
+    metric(
+        "renewal_rtt_seconds",
+        Kind::Histogram(WAITS),
+        &["lease", "role"],
+        "Time from a renewal to its answer.",
+    ),
+    metric(
+        "renewal_unread_seconds",
+        Kind::Histogram(WAITS),
+        &["lease", "role"],
+        "Time that a message lay in the socket before the application read it.",
+    ),
+    metric(
+        "tick_late_seconds",
+        Kind::Histogram(LATENESS),
+        &[],
+        "How late the daemon's own tick ran.",
+    ),
+    metric(
+        "flows",
+        Kind::Gauge,
+        &["lease", "state"],
+        "Connections that carry leases, by whether they can be followed.",
+    ),
+    metric(
+        "leases_by_timeout_source",
+        Kind::Gauge,
+        &["source"],
+        "Leases, by where their timeout is known from.",
+    ),
+    metric(
+        "probe_attached",
+        Kind::Gauge,
+        &["signal", "hook"],
+        "Whether a hook is in use (1) or was refused (0).",
+    ),
+    metric(
+        "lost_total",
+        Kind::Counter,
+        &["what"],
+        "What the daemon could not keep, send or write.",
+    ),
+    metric(
+        "slots",
+        Kind::Gauge,
+        &["state"],
+        "Places for flows in the kernel's table.",
+    ),
+    metric("build_info", Kind::Gauge, &["version"], "Always 1."),
+];
+
+/// All metrics of the daemon.
+pub struct Metrics {
+    registry: Registry,
+    leases: IntGaugeVec,
+    min_remaining: GaugeVec,
+    worst_remaining: GaugeVec,
+    min_timeout: GaugeVec,
+    transitions: IntCounterVec,
+    warnings: IntCounterVec,
+    would_page: IntCounterVec,
+    expired: IntCounterVec,
+    false_expiries: IntCounterVec,
+    gap_ratio: HistogramVec,
+    rtt: HistogramVec,
+    unread: HistogramVec,
+    tick_late: HistogramVec,
+    flows: IntGaugeVec,
+    by_source: IntGaugeVec,
+    attached: IntGaugeVec,
+    lost: IntCounterVec,
+    slots: IntGaugeVec,
+}
+
+/// The tick's handles, made before it starts.
+pub struct TickMetrics {
+    /// One per config entry, in order.
+    pub entries: Vec<EntryMetrics>,
+    /// Leases by source of their timeout, in the order of [`TimeoutSource`].
+    pub by_source: [IntGauge; 3],
+    /// How late the tick ran, seconds.
+    pub tick_late: Histogram,
+    /// Places in the kernel's flow table that are taken.
+    pub slots_used: IntGauge,
+    /// And those that are not.
+    pub slots_free: IntGauge,
+}
+
+/// Handles of one config entry.
+pub struct EntryMetrics {
+    /// Its leases at holders.
+    pub holder: RoleMetrics,
+    /// Its leases at grantors.
+    pub grantor: RoleMetrics,
+    /// Flows whose frames are followed.
+    pub flows_synchronised: IntGauge,
+    /// Flows whose frames are not followed now.
+    pub flows_unsynchronised: IntGauge,
+    /// Flows of which only bytes can be seen.
+    pub flows_opaque: IntGauge,
+}
+
+/// Handles of one role of one config entry.
+pub struct RoleMetrics {
+    /// Leases by stage, in the order of [`Stage`].
+    pub leases: [IntGauge; 5],
+    /// Seconds; NaN: no lease.
+    pub min_remaining: Gauge,
+    /// Seconds, worst first; NaN: no such lease.
+    pub worst_remaining: [Gauge; WORST],
+    /// Seconds; NaN: no lease.
+    pub min_timeout: Gauge,
+    /// Gap over timeout.
+    pub gap_ratio: Histogram,
+    /// Seconds.
+    pub rtt: Histogram,
+    /// Seconds.
+    pub unread: Histogram,
+}
+
+impl EntryMetrics {
+    /// The handles of one role.
+    #[must_use]
+    pub const fn role(&self, role: Role) -> &RoleMetrics {
+        match role {
+            Role::Holder => &self.holder,
+            Role::Grantor => &self.grantor,
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+fn opts(definition: &Definition) -> Opts {
+    Opts::new(format!("{PREFIX}{}", definition.name), definition.help)
+}
+
+fn definition(name: &str) -> &'static Definition {
+    TABLE
+        .iter()
+        .find(|definition| definition.name == name)
+        .expect("every metric that is made stands in the table, and a test makes them all")
+}
+
+/// Makes and registers one kind of metric from its line in the table.
+macro_rules! make {
+    ($registry:expr, $kind:ty, $name:literal) => {{
+        let definition = definition($name);
+        let made = <$kind>::new(opts(definition).into(), definition.labels)?;
+        $registry.register(Box::new(made.clone()))?;
+        made
+    }};
+}
+
+fn histogram(registry: &Registry, name: &str) -> prometheus::Result<HistogramVec> {
+    let definition = definition(name);
+    let mut options = HistogramOpts::from(opts(definition));
+    if let Kind::Histogram(buckets) = definition.kind {
+        options.buckets = buckets.to_vec();
+    }
+    let made = HistogramVec::new(options, definition.labels)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
+}
+
+impl Metrics {
+    /// Registers everything, with every label set that can be foreseen at 0: a counter that
+    /// appears only with its first event hides that event from a rate.
+    pub fn new(entries: &[String]) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let build_info = make!(registry, IntGaugeVec, "build_info");
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let metrics = Self {
+            leases: make!(registry, IntGaugeVec, "leases"),
+            min_remaining: make!(registry, GaugeVec, "min_remaining_seconds"),
+            worst_remaining: make!(registry, GaugeVec, "worst_remaining_seconds"),
+            min_timeout: make!(registry, GaugeVec, "min_timeout_seconds"),
+            transitions: make!(registry, IntCounterVec, "transitions_total"),
+            warnings: make!(registry, IntCounterVec, "warnings_total"),
+            would_page: make!(registry, IntCounterVec, "would_page_total"),
+            expired: make!(registry, IntCounterVec, "expired_total"),
+            false_expiries: make!(registry, IntCounterVec, "false_expiries_total"),
+            gap_ratio: histogram(&registry, "renewal_gap_ratio")?,
+            rtt: histogram(&registry, "renewal_rtt_seconds")?,
+            unread: histogram(&registry, "renewal_unread_seconds")?,
+            tick_late: histogram(&registry, "tick_late_seconds")?,
+            flows: make!(registry, IntGaugeVec, "flows"),
+            by_source: make!(registry, IntGaugeVec, "leases_by_timeout_source"),
+            attached: make!(registry, IntGaugeVec, "probe_attached"),
+            lost: make!(registry, IntCounterVec, "lost_total"),
+            slots: make!(registry, IntGaugeVec, "slots"),
+            registry,
+        };
+        metrics.would_page();
+        for what in Lost::ALL {
+            metrics.lost(what);
+        }
+        metrics.foresee(entries);
+        Ok(metrics)
+    }
+
+    fn foresee(&self, entries: &[String]) {
+        for entry in entries {
+            for role in ROLES.map(words::role) {
+                let ends = [Outcome::Renewed, Outcome::Expired];
+                for to in STAGES.map(Outcome::Stage).into_iter().chain(ends) {
+                    self.transitions
+                        .with_label_values(&[entry.as_str(), role, words::outcome(to)]);
+                }
+                for cause in words::CAUSES {
+                    self.warnings
+                        .with_label_values(&[entry.as_str(), role, words::cause(cause)]);
+                }
+                self.expired.with_label_values(&[entry.as_str(), role]);
+                self.false_expiries
+                    .with_label_values(&[entry.as_str(), role]);
+            }
+        }
+    }
+
+    /// Handles for the tick. Called again for other entries, it ends what the earlier handles
+    /// show: the tick must take the new ones.
+    #[must_use]
+    pub fn tick(&self, entries: &[String]) -> TickMetrics {
+        for gauges in [&self.leases, &self.flows] {
+            gauges.reset();
+        }
+        for gauges in [
+            &self.min_remaining,
+            &self.worst_remaining,
+            &self.min_timeout,
+        ] {
+            gauges.reset();
+        }
+        self.foresee(entries);
+        let role = |entry: &str, role: Role| {
+            let role = words::role(role);
+            let unknown = |gauge: Gauge| {
+                gauge.set(f64::NAN);
+                gauge
+            };
+            RoleMetrics {
+                leases: STAGES.map(|stage| {
+                    self.leases
+                        .with_label_values(&[entry, role, words::stage(stage)])
+                }),
+                min_remaining: unknown(self.min_remaining.with_label_values(&[entry, role])),
+                worst_remaining: std::array::from_fn(|rank| {
+                    let rank = (rank + 1).to_string();
+                    unknown(
+                        self.worst_remaining
+                            .with_label_values(&[entry, role, rank.as_str()]),
+                    )
+                }),
+                min_timeout: unknown(self.min_timeout.with_label_values(&[entry, role])),
+                gap_ratio: self.gap_ratio.with_label_values(&[entry, role]),
+                rtt: self.rtt.with_label_values(&[entry, role]),
+                unread: self.unread.with_label_values(&[entry, role]),
+            }
+        };
+        let none: [&str; 0] = [];
+        let [used, free] = SLOT_STATES.map(|state| self.slots.with_label_values(&[state]));
+        TickMetrics {
+            entries: entries
+                .iter()
+                .map(|entry| {
+                    let [synchronised, unsynchronised, opaque] = FLOW_STATES
+                        .map(|state| self.flows.with_label_values(&[entry.as_str(), state]));
+                    EntryMetrics {
+                        holder: role(entry, Role::Holder),
+                        grantor: role(entry, Role::Grantor),
+                        flows_synchronised: synchronised,
+                        flows_unsynchronised: unsynchronised,
+                        flows_opaque: opaque,
+                    }
+                })
+                .collect(),
+            by_source: SOURCES.map(|source| {
+                self.by_source
+                    .with_label_values(&[words::timeout_source(source)])
+            }),
+            tick_late: self.tick_late.with_label_values(&none),
+            slots_used: used,
+            slots_free: free,
+        }
+    }
+
+    /// Shows what attached and what did not.
+    pub fn started(&self, started: &Started) {
+        for (signal, hook, value) in started
+            .refused
+            .iter()
+            .map(|one| (&one.signal, &one.hook, 0))
+            .chain(
+                started
+                    .attached
+                    .iter()
+                    .map(|one| (&one.signal, &one.hook, 1)),
+            )
+        {
+            self.attached
+                .with_label_values(&[signal.as_str(), hook.as_str()])
+                .set(value);
+        }
+    }
+
+    /// Counts a note. A transition from a stage to itself (its cause became known) is none.
+    pub fn count(&self, note: &Note, entries: &[String]) {
+        let labels = |subject: &Subject| {
+            (
+                words::entry_name(entries, subject.entry).to_owned(),
+                words::role(subject.role),
+            )
+        };
+        match note {
+            Note::Transition(transition) => {
+                let (lease, role) = labels(&transition.subject);
+                if transition.to == Outcome::Stage(transition.from) {
+                    return;
+                }
+                let to = words::outcome(transition.to);
+                self.transitions
+                    .with_label_values(&[lease.as_str(), role, to])
+                    .inc();
+                match transition.to {
+                    Outcome::Stage(to)
+                        if to >= Stage::AtRisk && transition.from < Stage::AtRisk =>
+                    {
+                        let cause = words::cause(transition.verdict.cause);
+                        self.warnings
+                            .with_label_values(&[lease.as_str(), role, cause])
+                            .inc();
+                    }
+                    Outcome::Expired => {
+                        self.expired
+                            .with_label_values(&[lease.as_str(), role])
+                            .inc();
+                    }
+                    _ => {}
+                }
+            }
+            Note::FalseExpiry(expiry) => {
+                let (lease, role) = labels(&expiry.subject);
+                self.false_expiries
+                    .with_label_values(&[lease.as_str(), role])
+                    .inc();
+            }
+            Note::Seen { .. } | Note::Gone { .. } => {}
+        }
+    }
+
+    /// What would have paged.
+    pub fn would_page(&self) -> IntCounter {
+        let none: [&str; 0] = [];
+        self.would_page.with_label_values(&none)
+    }
+
+    /// What was lost of one kind.
+    pub fn lost(&self, what: Lost) -> IntCounter {
+        self.lost.with_label_values(&[what.as_str()])
+    }
+
+    /// The text that is scraped.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Fails only where a family has no metrics, and those are not gathered.
+        let _encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! What becomes of what the tick says: events, metrics, alerts, each for itself. A sink that is
+//! stuck holds up neither another sink nor the tick.
+
+pub mod alerts;
+pub mod dispatch;
+pub mod events;
+mod hooks;
+pub mod http;
+pub mod incidents;
+pub mod metrics;
+#[cfg(test)]
+mod samples;
+pub mod stream;
+pub mod words;

@@ -1,0 +1,540 @@
+//! The model's values as words: snake_case ones for machines, sentences for a tired human.
+//!
+//! In: plain values. Out: text. Never: a look at anything else (no clock, no /proc).
+
+use std::fmt::Write as _;
+
+use watchdog_model::causes::{Cause, Fact, Side};
+use watchdog_model::leases::note::{
+    Condition, GoneReason, LeaseId, Outcome, Stage, Subject, Transition,
+};
+use watchdog_model::leases::observation::{CloseHow, Comm, Role, StallKind, TimeoutSource};
+use watchdog_model::time::{MS, Mono};
+
+use super::incidents::{Change, State, Thing, is_of_peer};
+
+/// Word of a stage.
+#[must_use]
+pub const fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Healthy => "healthy",
+        Stage::Late => "late",
+        Stage::AtRisk => "at_risk",
+        Stage::Jeopardy => "jeopardy",
+        Stage::Lapsed => "lapsed",
+    }
+}
+
+/// Word of where a transition leads.
+#[must_use]
+pub const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Stage(to) => stage(to),
+        Outcome::Renewed => "renewed",
+        Outcome::Expired => "expired",
+    }
+}
+
+/// Word of a role.
+#[must_use]
+pub const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Holder => "holder",
+        Role::Grantor => "grantor",
+    }
+}
+
+/// Word of a timeout's source.
+#[must_use]
+pub const fn timeout_source(source: TimeoutSource) -> &'static str {
+    match source {
+        TimeoutSource::Inferred => "inferred",
+        TimeoutSource::Config => "config",
+        TimeoutSource::Handshake => "handshake",
+    }
+}
+
+/// Word of a condition; none for "nothing is wrong".
+#[must_use]
+pub const fn condition(condition: Condition) -> Option<&'static str> {
+    Some(match condition {
+        Condition::None => return None,
+        Condition::RenewalNotSent => "renewal_not_sent",
+        Condition::RenewalStuckSending => "renewal_stuck_sending",
+        Condition::RenewalUnanswered => "renewal_unanswered",
+        Condition::ReplyUnread => "reply_unread",
+        Condition::RenewalUnread => "renewal_unread",
+        Condition::RenewalUnprocessed => "renewal_unprocessed",
+        Condition::HolderSilent => "holder_silent",
+        Condition::ThreadStalled => "thread_stalled",
+        Condition::ConnectionLost => "connection_lost",
+        Condition::HolderExited => "holder_exited",
+    })
+}
+
+/// All causes, in the model's order.
+pub const CAUSES: [Cause; 15] = [
+    Cause::NodePause,
+    Cause::ProcessStopped,
+    Cause::DiskStall,
+    Cause::MemoryPressure,
+    Cause::CpuThrottled,
+    Cause::CpuStarved,
+    Cause::RuntimePause,
+    Cause::LockWait,
+    Cause::ThreadBusy,
+    Cause::WaitingElsewhere,
+    Cause::NetworkLoss,
+    Cause::PeerDown,
+    Cause::PeerWindow,
+    Cause::PeerSilent,
+    Cause::Unknown,
+];
+
+/// Word of a cause, and the same for people.
+#[must_use]
+pub const fn cause_both(cause: Cause) -> (&'static str, &'static str) {
+    match cause {
+        Cause::NodePause => ("node_pause", "the whole node stood still"),
+        Cause::ProcessStopped => ("process_stopped", "the process is stopped"),
+        Cause::DiskStall => ("disk_stall", "waits for a disk that completes nothing"),
+        Cause::MemoryPressure => ("memory_pressure", "waits for memory"),
+        Cause::CpuThrottled => ("cpu_throttled", "its cgroup's CPU quota is used up"),
+        Cause::CpuStarved => ("cpu_starved", "runnable, but others run"),
+        Cause::RuntimePause => ("runtime_pause", "its runtime stopped the world"),
+        Cause::LockWait => ("lock_wait", "waits for a lock"),
+        Cause::ThreadBusy => ("thread_busy", "busy, does not return to its socket"),
+        Cause::WaitingElsewhere => ("waiting_elsewhere", "waits for something else"),
+        Cause::NetworkLoss => ("network_loss", "packets are lost on the way"),
+        Cause::PeerDown => ("peer_down", "the peer is down"),
+        Cause::PeerWindow => ("peer_window", "the peer's application does not read"),
+        Cause::PeerSilent => (
+            "peer_silent",
+            "the peer's TCP answers, its application does not",
+        ),
+        Cause::Unknown => ("unknown", "cause not known"),
+    }
+}
+
+/// Word of a cause.
+#[must_use]
+pub const fn cause(cause: Cause) -> &'static str {
+    cause_both(cause).0
+}
+
+/// Word of an end.
+#[must_use]
+pub const fn gone_reason(reason: GoneReason) -> &'static str {
+    match reason {
+        GoneReason::Closed => "closed",
+        GoneReason::Expired => "expired",
+        GoneReason::HolderExited => "holder_exited",
+        GoneReason::FlowLost => "flow_lost",
+    }
+}
+
+/// Word of a side.
+#[must_use]
+pub const fn side(side: Side) -> &'static str {
+    match side {
+        Side::Own => "own",
+        Side::Peer => "peer",
+    }
+}
+
+/// Word of how a flow ended.
+#[must_use]
+pub const fn close_how(how: CloseHow) -> &'static str {
+    match how {
+        CloseHow::PeerFin => "peer_fin",
+        CloseHow::PeerReset => "peer_reset",
+        CloseHow::OwnClose => "own_close",
+        CloseHow::OwnExit => "own_exit",
+        CloseHow::TimedOut => "timed_out",
+    }
+}
+
+/// A thread's state as ps shows it; `frozen` has no letter of its own there.
+#[must_use]
+pub const fn stall(kind: StallKind) -> &'static str {
+    match kind {
+        StallKind::Stopped => "T",
+        StallKind::Frozen => "frozen",
+        StallKind::Uninterruptible => "D",
+        StallKind::Starved => "R",
+    }
+}
+
+/// Word of what became of an incident.
+#[must_use]
+pub const fn incident_state(state: State) -> &'static str {
+    match state {
+        State::Opened => "opened",
+        State::Grown => "grown",
+        State::Closed => "closed",
+    }
+}
+
+/// A thread's or process's name, fit for a terminal: whoever names a thread must not be able to
+/// move the cursor, end the line or turn the writing direction of whoever reads the log.
+#[must_use]
+pub fn name(comm: &Comm) -> String {
+    let end = comm
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(comm.len());
+    let mut shown = String::new();
+    for chunk in comm[..end].utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}');
+            if c.is_control() || invisible {
+                shown.extend(c.escape_unicode());
+            } else {
+                shown.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _written = write!(shown, "\\x{byte:02x}");
+        }
+    }
+    shown
+}
+
+/// What a lease is called in events.
+#[must_use]
+pub fn lease_id(id: &LeaseId) -> String {
+    match id {
+        LeaseId::Session(session) => format!("{session:#x}"),
+        LeaseId::Flow { local, peer } => format!("{local}>{peer}"),
+    }
+}
+
+/// A thing, as the events and alerts call it.
+#[must_use]
+pub fn thing(change: &Change, entries: &[String]) -> String {
+    let named = |pid: u32| match &change.comm {
+        Some(comm) => format!("process {}/{pid}", name(comm)),
+        None => format!("process {pid}"),
+    };
+    match change.thing {
+        Thing::Node => "node".to_owned(),
+        Thing::Process(pid) => named(pid),
+        Thing::Service(address) => format!("peer {address}"),
+        Thing::Host(address) => format!("peer {address}"),
+        Thing::Entry { entry, pid } => {
+            let entry = entry_name(entries, entry);
+            match pid {
+                Some(pid) => format!("{entry} leases of {}", named(pid)),
+                None => format!("{entry} leases"),
+            }
+        }
+        Thing::Lease(_) => format!("lease {}", lease_id(&change.worst)),
+    }
+}
+
+/// The name of a config entry.
+#[must_use]
+pub fn entry_name(entries: &[String], entry: u16) -> &str {
+    entries
+        .get(usize::from(entry))
+        .map_or("unknown", String::as_str)
+}
+
+/// Seconds with one decimal: what a glance needs.
+fn seconds(span_ns: i128) -> String {
+    format!("{:.1} s", span_ns as f64 / 1e9)
+}
+
+fn span(span_ns: u64) -> String {
+    seconds(span_ns.into())
+}
+
+/// "zookeeper session 0x3001e647d600030".
+fn called(entries: &[String], entry: u16, id: &LeaseId) -> String {
+    let kind = match id {
+        LeaseId::Session(_) => "session",
+        LeaseId::Flow { .. } => "lease",
+    };
+    format!("{} {kind} {}", entry_name(entries, entry), lease_id(id))
+}
+
+/// The other end, in words.
+const fn other_side(role: Role) -> &'static str {
+    match role {
+        Role::Holder => "the server's side",
+        Role::Grantor => "the client's side",
+    }
+}
+
+/// A transition in a line: which lease, how long it has, what is due, why.
+#[must_use]
+pub fn summary(entries: &[String], transition: &Transition, now: Mono) -> String {
+    let subject = &transition.subject;
+    let mut line = called(entries, subject.entry, &subject.id);
+    line += ": ";
+    match transition.to {
+        Outcome::Renewed => {
+            let _written = write!(line, "renewed, was {}", stage(transition.from));
+            return line;
+        }
+        Outcome::Stage(Stage::Healthy) => {
+            line += "healthy";
+            return line;
+        }
+        Outcome::Expired => line += "expired",
+        Outcome::Stage(_) => line += &time_left(transition),
+    }
+    if let Some(words) = condition_words(transition, now) {
+        line += "; ";
+        line += &words;
+    }
+    line += "; ";
+    if is_of_peer(transition) {
+        let _written = write!(line, "on {}: ", other_side(subject.role));
+    }
+    line += &why(transition);
+    line
+}
+
+fn time_left(transition: &Transition) -> String {
+    match (transition.remaining_ns, transition.subject.timeout_ns) {
+        (Some(left), Some(timeout)) if left >= 0 => {
+            format!("{} left of {}", seconds(left.into()), span(timeout))
+        }
+        (Some(left), _) if left < 0 => {
+            format!("may have expired {} ago", seconds(-i128::from(left)))
+        }
+        (Some(left), _) => format!("{} left", seconds(left.into())),
+        (None, _) => match transition.silent_ns {
+            Some(silent) => format!("{} since the last renewal, timeout not known", span(silent)),
+            None => "no renewal seen yet, timeout not known".to_owned(),
+        },
+    }
+}
+
+fn condition_words(transition: &Transition, now: Mono) -> Option<String> {
+    let lasted = span(now.since(transition.since));
+    let client = match transition.subject.role {
+        Role::Holder => "process",
+        Role::Grantor => "client",
+    };
+    Some(match transition.condition {
+        Condition::None => return None,
+        Condition::RenewalNotSent => format!("renewal overdue by {lasted}"),
+        Condition::RenewalStuckSending => format!("renewal stuck in sending for {lasted}"),
+        Condition::RenewalUnanswered => format!("renewal unanswered for {lasted}"),
+        Condition::ReplyUnread => format!("reply lies unread for {lasted}"),
+        Condition::RenewalUnread => format!("renewal lies unread for {lasted}"),
+        Condition::RenewalUnprocessed => format!("renewal read but not answered for {lasted}"),
+        Condition::HolderSilent => format!("client silent for {lasted}"),
+        Condition::ThreadStalled => match (transition.silent_ns, transition.subject.timeout_ns) {
+            // Most clients renew every third of the timeout.
+            (Some(silent), Some(timeout)) if silent >= timeout / 3 => "renewal due now".to_owned(),
+            (Some(silent), _) => format!("last renewal {} ago", span(silent)),
+            (None, _) => return None,
+        },
+        Condition::ConnectionLost => format!("connection lost {lasted} ago"),
+        Condition::HolderExited => format!("{client} gone {lasted} ago without closing it"),
+    })
+}
+
+/// The cause, and its most telling fact.
+fn why(transition: &Transition) -> String {
+    let cause = transition.verdict.cause;
+    let (_, words) = cause_both(cause);
+    let fact = transition.verdict.facts().next().map(fact_words);
+    match (cause, fact) {
+        (_, None) => words.to_owned(),
+        // The fact says it all.
+        (Cause::ProcessStopped | Cause::CpuStarved, Some(fact)) => fact,
+        (_, Some(fact)) => format!("{words}: {fact}"),
+    }
+}
+
+fn fact_words(fact: &Fact) -> String {
+    match fact {
+        Fact::ThreadState {
+            tid,
+            comm,
+            state,
+            for_ns,
+            ..
+        } => {
+            let state = match state {
+                StallKind::Stopped => "stopped",
+                StallKind::Frozen => "frozen",
+                StallKind::Uninterruptible => "in uninterruptible sleep",
+                StallKind::Starved => "kept off the CPUs",
+            };
+            format!("thread {}/{tid} {state} for {}", name(comm), span(*for_ns))
+        }
+        Fact::Unanswered { for_ns } => {
+            format!("acknowledged and not answered for {}", span(*for_ns))
+        }
+        Fact::Unread { for_ns, .. } => format!("unread in the socket for {}", span(*for_ns)),
+        Fact::Silent { for_ns } => format!("nothing came for {}", span(*for_ns)),
+        Fact::Unacknowledged {
+            for_ns,
+            retransmits,
+        } => format!(
+            "not acknowledged for {}, {retransmits} retransmissions",
+            span(*for_ns)
+        ),
+        Fact::FlowClosed { how, for_ns } => {
+            let how = match how {
+                CloseHow::PeerFin => "closed by the peer",
+                CloseHow::PeerReset => "reset by the peer",
+                CloseHow::OwnClose => "closed by this end",
+                CloseHow::OwnExit => "closed by the end of its process",
+                CloseHow::TimedOut => "given up by TCP",
+            };
+            format!("{how} {} ago", span(*for_ns))
+        }
+    }
+}
+
+/// An incident in a line.
+#[must_use]
+pub fn incident_summary(entries: &[String], change: &Change, closed: bool) -> String {
+    let leases = match change.leases {
+        1 => called(entries, change.entry, &change.worst),
+        n => format!(
+            "{n} leases, worst {}",
+            called(entries, change.entry, &change.worst)
+        ),
+    };
+    let why = format!("{}: {}", thing(change, entries), cause_both(change.cause).1);
+    match (closed, change.expired) {
+        (false, 0) => format!("{why}; {leases}, {}", stage(change.stage)),
+        (false, expired) => format!(
+            "{why}; {leases}, {}; {expired} expired",
+            stage(change.stage)
+        ),
+        (true, 0) => format!(
+            "over, none expired: {why}; {leases}, was {}",
+            stage(change.stage)
+        ),
+        (true, expired) => format!(
+            "over, {expired} expired: {why}; {leases}, was {}",
+            stage(change.stage)
+        ),
+    }
+}
+
+/// What one is called that has no more than a subject.
+#[must_use]
+pub fn subject_called(entries: &[String], subject: &Subject) -> String {
+    called(entries, subject.entry, &subject.id)
+}
+
+/// ns to whole ms.
+#[must_use]
+pub const fn to_ms(span_ns: u64) -> u64 {
+    span_ns / MS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::samples::{Sample, comm};
+
+    fn said(sample: Sample) -> String {
+        summary(&["zookeeper".to_owned()], &sample.0, Mono(5_000_000_000))
+    }
+
+    #[test]
+    fn the_designs_example() {
+        let sample = Sample::late(0x0300_1e64_7d60_0030)
+            .from(Stage::Late)
+            .to(Outcome::Stage(Stage::AtRisk))
+            .condition(Condition::ThreadStalled, Mono(2_000_000_000))
+            .cause(Cause::ProcessStopped)
+            .stopped(Side::Own);
+        assert_eq!(
+            said(sample),
+            "zookeeper session 0x3001e647d600030: 8.0 s left of 12.0 s; renewal due now; \
+             thread meta/138783 stopped for 3.0 s"
+        );
+    }
+
+    #[test]
+    fn each_kind_of_line() {
+        let since = Mono(2_500_000_000);
+        for (sample, expected) in [
+            (
+                Sample::late(1)
+                    .condition(Condition::RenewalUnanswered, since)
+                    .cause(Cause::ProcessStopped)
+                    .stopped(Side::Peer),
+                "zookeeper session 0x1: 8.0 s left of 12.0 s; renewal unanswered for 2.5 s; \
+                 on the server's side: thread meta/138783 stopped for 3.0 s",
+            ),
+            (
+                Sample::late(1)
+                    .grantor()
+                    .condition(Condition::HolderSilent, since)
+                    .cause(Cause::ProcessStopped)
+                    .stopped(Side::Peer),
+                "zookeeper session 0x1: 8.0 s left of 12.0 s; client silent for 2.5 s; \
+                 on the client's side: thread meta/138783 stopped for 3.0 s",
+            ),
+            (
+                Sample::late(1)
+                    .remaining_ms(-1500)
+                    .condition(Condition::ConnectionLost, since),
+                "zookeeper session 0x1: may have expired 1.5 s ago; connection lost 2.5 s ago; \
+                 cause not known",
+            ),
+            (
+                Sample::late(1).to(Outcome::Renewed).from(Stage::Jeopardy),
+                "zookeeper session 0x1: renewed, was jeopardy",
+            ),
+            (
+                Sample::late(1)
+                    .to(Outcome::Expired)
+                    .condition(Condition::None, since)
+                    .cause(Cause::NetworkLoss)
+                    .fact(Fact::Unacknowledged {
+                        for_ns: 9_000_000_000,
+                        retransmits: 6,
+                    }),
+                "zookeeper session 0x1: expired; packets are lost on the way: \
+                 not acknowledged for 9.0 s, 6 retransmissions",
+            ),
+        ] {
+            assert_eq!(said(sample), expected);
+        }
+        let mut inferred = Sample::late(1).0;
+        inferred.remaining_ns = None;
+        inferred.subject.id = LeaseId::Flow {
+            local: inferred.subject.endpoints.local,
+            peer: inferred.subject.endpoints.peer,
+        };
+        assert_eq!(
+            summary(&["rpc".to_owned()], &inferred, Mono(1_000_000_000)),
+            "rpc lease 10.10.10.161:40222>10.10.10.163:2181: 4.0 s since the last renewal, \
+             timeout not known; renewal overdue by 1.0 s; cause not known"
+        );
+    }
+
+    #[test]
+    fn names_cannot_move_the_cursor() {
+        assert_eq!(name(&comm(b"meta")), "meta");
+        assert_eq!(name(&comm(b"a\x1b[2J\nb")), "a\\u{1b}[2J\\u{a}b");
+        assert_eq!(name(&comm(b"a\xffb")), "a\\xffb");
+        assert_eq!(name(&comm("x\u{202e}y".as_bytes())), "x\\u{202e}y");
+        assert_eq!(name(&comm("größe".as_bytes())), "größe");
+        assert_eq!(name(&[b'x'; 16]), "xxxxxxxxxxxxxxxx");
+    }
+
+    #[test]
+    fn every_cause_has_its_own_word() {
+        let mut words: Vec<_> = CAUSES.iter().map(|one| cause(*one)).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), CAUSES.len());
+        assert!(CAUSES.is_sorted());
+    }
+}

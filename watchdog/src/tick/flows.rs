@@ -1,0 +1,400 @@
+//! From a flow's slot in the kernel's memory to an observation.
+//!
+//! In: slots. Out: [`FlowObservation`]s, only of those that changed since the last look. What is
+//! compared are version words and a few counters, so an idle flow costs five cache lines a tick.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use watchdog_common::layout::{
+    self, CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, Direction,
+    FOREIGN, FlowSlot, MARKS, ORIGIN_START, ROLE_HOLDER, Reads, SERVERS, SYNCED, Writes,
+};
+use watchdog_model::{
+    Mono,
+    leases::{
+        book::Book,
+        observation::{
+            CloseHow, Closed, Endpoints, FlowKey, FlowObservation, Hello, Owner, Role, Welcome,
+        },
+        threads::flow_stall,
+    },
+};
+
+use super::{Gauges, threads::ThreadTable};
+use crate::kernel::state;
+
+/// Versions and counters that tell whether a slot has changed.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Stamp {
+    generation: u32,
+    state: u32,
+    requests: u32,
+    replies: u32,
+    reads: u32,
+    writes: u32,
+    retransmits: u32,
+    acked_seq: u32,
+    how: u32,
+    owner: u32,
+}
+
+/// The threads that served a flow's last renewals, readers and writers; 0: none.
+pub type Servers = [u32; 2 * SERVERS];
+
+/// One flow as last seen.
+#[derive(Clone, Copy)]
+pub struct Flow {
+    /// What the model is told.
+    pub observation: FlowObservation,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Whether the model and the memory of an earlier run have met it.
+    pub met: bool,
+    /// Whether it does not speak the entry's protocol.
+    pub foreign: bool,
+    stamp: Stamp,
+    servers: Servers,
+    answers_shown: u64,
+    reads_shown: u64,
+    renewal_shown: Option<Mono>,
+}
+
+impl Flow {
+    /// Shows what is new in it as figures.
+    pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book, now: Mono) {
+        let seen = self.observation;
+        if seen.answers != self.answers_shown {
+            self.answers_shown = seen.answers;
+            gauges.renewal_rtt(self, seen.rtt_ns);
+        }
+        if seen.reads != self.reads_shown {
+            self.reads_shown = seen.reads;
+            gauges.renewal_unread(self, seen.unread_ns);
+        }
+        let renewal = match seen.role {
+            Role::Holder => seen.answered_at,
+            Role::Grantor => seen.read_at,
+        };
+        if renewal != self.renewal_shown {
+            if let (Some(before), Some(newest)) = (self.renewal_shown, renewal)
+                && let Some(lease) = book.carried(seen.key, now)
+                && let Some(timeout_ns) = lease.subject.timeout_ns
+            {
+                gauges.renewal_gap(self, newest.since(before), timeout_ns);
+            }
+            self.renewal_shown = renewal;
+        }
+    }
+}
+
+/// All flows, by slot index.
+pub struct FlowTable {
+    flows: Vec<Option<Flow>>,
+    reads_known: bool,
+}
+
+impl FlowTable {
+    /// Room for as many flows as there are slots.
+    #[must_use]
+    pub fn new(capacity: usize, reads_known: bool) -> Self {
+        Self {
+            // Filled as slots come into use: memory that is never touched costs nothing.
+            flows: Vec::with_capacity(capacity),
+            reads_known,
+        }
+    }
+
+    /// Looks at a slot that is in use; true if anything in it has changed.
+    ///
+    /// # Safety
+    /// `slot` is that slot, in the mapping.
+    pub unsafe fn look(&mut self, index: usize, slot: *const FlowSlot) -> bool {
+        // SAFETY: by contract.
+        let stamp = unsafe { stamp(slot) };
+        if index >= self.flows.capacity() {
+            return false;
+        }
+        while self.flows.len() <= index {
+            self.flows.push(None);
+        }
+        let place = &mut self.flows[index];
+        if place.as_ref().is_some_and(|flow| flow.stamp == stamp) {
+            return false;
+        }
+        // SAFETY: by contract.
+        let Some(fresh) = (unsafe { read(index, slot, stamp, self.reads_known) }) else {
+            // A writer was at it; the stamp stays old, so the next tick looks again.
+            return false;
+        };
+        match place {
+            Some(flow) if flow.stamp.generation == stamp.generation => {
+                let (stall, remembered) = (flow.observation.stall, flow.observation.remembered);
+                flow.observation = fresh.observation;
+                flow.observation.stall = stall;
+                flow.observation.remembered = remembered;
+                flow.foreign = fresh.foreign;
+                flow.stamp = stamp;
+                flow.servers = fresh.servers;
+            }
+            _ => *place = Some(fresh),
+        }
+        true
+    }
+
+    /// The flow in a slot.
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut Flow> {
+        self.flows.get_mut(index)?.as_mut()
+    }
+
+    /// The threads that serve the flow in a slot.
+    #[must_use]
+    pub fn servers(&self, index: usize) -> Servers {
+        self.flows
+            .get(index)
+            .and_then(Option::as_ref)
+            .map_or([0; 2 * SERVERS], |flow| flow.servers)
+    }
+
+    /// Sets the flow's stall from its threads'; true if that changed it.
+    pub fn set_stall(&mut self, index: usize, threads: &ThreadTable) -> bool {
+        let Some(flow) = self.get_mut(index) else {
+            return false;
+        };
+        let serving = flow.servers.iter().filter(|tid| **tid != 0);
+        let stall = flow_stall(serving.map(|tid| threads.stall_of(*tid)));
+        let changed = flow.observation.stall != stall;
+        flow.observation.stall = stall;
+        changed
+    }
+
+    /// Forgets the flow in a slot.
+    pub fn forget(&mut self, index: usize) {
+        if let Some(place) = self.flows.get_mut(index) {
+            *place = None;
+        }
+    }
+
+    /// Every flow.
+    pub fn iter(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.iter().flatten()
+    }
+}
+
+/// # Safety
+/// `slot` is a slot in the mapping.
+unsafe fn stamp(slot: *const FlowSlot) -> Stamp {
+    // SAFETY: by contract; each is one word.
+    unsafe {
+        Stamp {
+            generation: (&raw const (*slot).generation).read_volatile(),
+            state: (&raw const (*slot).state).read_volatile(),
+            requests: (&raw const (*slot).requests.version).read_volatile(),
+            replies: (&raw const (*slot).replies.version).read_volatile(),
+            reads: (&raw const (*slot).reads.version).read_volatile(),
+            writes: (&raw const (*slot).writes.version).read_volatile(),
+            retransmits: (&raw const (*slot).life.retransmits).read_volatile(),
+            acked_seq: (&raw const (*slot).life.acked_seq).read_volatile(),
+            how: (&raw const (*slot).life.how).read_volatile(),
+            owner: (&raw const (*slot).owner).read_volatile(),
+        }
+    }
+}
+
+/// # Safety
+/// `slot` is a slot in the mapping, in use.
+unsafe fn read(
+    index: usize,
+    slot: *const FlowSlot,
+    stamp: Stamp,
+    reads_known: bool,
+) -> Option<Flow> {
+    // SAFETY: by contract. Identity is written before the slot is LIVE; `life` is single words.
+    let (requests, replies, reads, writes, life, unanswered) = unsafe {
+        (
+            state::copy(&raw const (*slot).requests)?,
+            state::copy(&raw const (*slot).replies)?,
+            state::copy(&raw const (*slot).reads)?,
+            state::copy(&raw const (*slot).writes)?,
+            (&raw const (*slot).life).read_volatile(),
+            (&raw const (*slot).unanswered).read_volatile(),
+        )
+    };
+    // SAFETY: as above.
+    let (role, entry, origin, cookie, endpoints, comm) = unsafe {
+        (
+            (*slot).role,
+            (*slot).entry,
+            (*slot).origin,
+            (*slot).cookie,
+            Endpoints {
+                local: address((*slot).local_addr, (*slot).local_port),
+                peer: address((*slot).peer_addr, (*slot).peer_port),
+            },
+            (&raw const (*slot).owner_comm).read_volatile(),
+        )
+    };
+    let role = if role == ROLE_HOLDER {
+        Role::Holder
+    } else {
+        Role::Grantor
+    };
+    let key = FlowKey(u64::from(stamp.generation) << 32 | index as u64);
+    let mut seen =
+        FlowObservation::opened(key, entry.into(), role, endpoints, Mono(life.opened_ns));
+    seen.from_start = origin == ORIGIN_START;
+    seen.owner = (stamp.owner != 0).then_some(Owner {
+        pid: stamp.owner,
+        comm,
+        executable: 0,
+    });
+    directions(&mut seen, &requests, &replies);
+    seen.pending_since = pending(&requests, &replies, &unanswered);
+    let (sending, arriving) = match role {
+        Role::Holder => (&requests, &replies),
+        Role::Grantor => (&replies, &requests),
+    };
+    if reads_known {
+        read_side(&mut seen, arriving, &reads);
+    } else {
+        // Without the read hook, what has arrived counts as read.
+        seen.read_at = at(arriving.newest_ns);
+    }
+    write_side(&mut seen, sending, &writes, &life);
+    seen.closed = closed(&life);
+    Some(Flow {
+        observation: seen,
+        cookie,
+        met: false,
+        foreign: (requests.flags | replies.flags) & FOREIGN != 0,
+        stamp,
+        servers: servers(&reads, &writes),
+        answers_shown: 0,
+        reads_shown: 0,
+        renewal_shown: None,
+    })
+}
+
+fn directions(seen: &mut FlowObservation, requests: &Direction, replies: &Direction) {
+    seen.hello = (requests.handshake.at_ns != 0).then_some(Hello {
+        at: Mono(requests.handshake.at_ns),
+        asked_timeout_ms: requests.handshake.timeout_ms,
+        session: requests.handshake.session,
+    });
+    seen.welcome = (replies.handshake.at_ns != 0).then_some(Welcome {
+        at: Mono(replies.handshake.at_ns),
+        timeout_ms: replies.handshake.timeout_ms,
+        session: replies.handshake.session,
+    });
+    seen.synchronised = requests.flags & replies.flags & SYNCED != 0;
+    seen.unsynchronised_at = at(requests.lost_sync_ns.max(replies.lost_sync_ns));
+    seen.request_at = at(requests.newest_ns);
+    seen.requests = requests.messages;
+    seen.answered_at = at(replies.answered_ns);
+    seen.answers = replies.answers;
+    seen.rtt_ns = replies.rtt_ns;
+    seen.keepalives = requests.keepalives.into();
+    seen.keepalive_gap_ns = requests.keepalive_gap_ns;
+    seen.close_request_at = at(requests.ending_ns);
+    seen.reply_at = at(replies.newest_ns);
+    seen.expired_reply_at = at(replies.ending_ns);
+}
+
+/// The oldest request that is not answered.
+fn pending(
+    requests: &Direction,
+    replies: &Direction,
+    unanswered: &[layout::Mark; MARKS],
+) -> Option<Mono> {
+    let waiting = requests.marks.wrapping_sub(replies.marks);
+    // The two directions were copied one after the other: a reply in between makes the tail pass
+    // the head by a little.
+    if waiting == 0 || waiting > MARKS as u32 {
+        return None;
+    }
+    at(unanswered[replies.marks as usize & (MARKS - 1)].at_ns)
+}
+
+fn read_side(seen: &mut FlowObservation, arriving: &Direction, reads: &Reads) {
+    seen.read_at = at(reads.read_ns);
+    seen.unread_ns = reads.wait_ns;
+    seen.reads = reads.reads;
+    let ahead = |seq: u32| seq.wrapping_sub(reads.read_seq) as i32 > 0;
+    if arriving.messages == 0 || !ahead(arriving.newest_end_seq) {
+        return;
+    }
+    seen.unread_since = if ahead(arriving.unread_end_seq) {
+        at(arriving.unread_at_ns)
+    } else {
+        // Messages lie behind the last read that are not the oldest one noted: they had arrived
+        // by then.
+        at(reads.read_ns)
+    };
+}
+
+fn write_side(
+    seen: &mut FlowObservation,
+    sending: &Direction,
+    writes: &Writes,
+    life: &layout::Lifecycle,
+) {
+    let sent = sending.edge_seq;
+    if writes.writes > 0 && sent != 0 && writes.write_seq.wrapping_sub(sent) as i32 > 0 {
+        seen.unsent_since = at(writes.unsent_at_ns);
+    }
+    if life.acked_known != 0 && sent != 0 && sent.wrapping_sub(life.acked_seq) as i32 > 0 {
+        seen.unacknowledged_since = at(sending.unacked_at_ns);
+    }
+    seen.retransmits = life.retransmits.wrapping_sub(life.retransmits_at_ack);
+}
+
+fn closed(life: &layout::Lifecycle) -> Option<Closed> {
+    let how = match life.how {
+        CLOSE_PEER_FIN => CloseHow::PeerFin,
+        CLOSE_PEER_RESET => CloseHow::PeerReset,
+        CLOSE_OWN => CloseHow::OwnClose,
+        CLOSE_EXIT => CloseHow::OwnExit,
+        CLOSE_TIMEOUT => CloseHow::TimedOut,
+        _ => return None,
+    };
+    Some(Closed {
+        at: Mono(life.closed_ns),
+        how,
+    })
+}
+
+fn servers(reads: &Reads, writes: &Writes) -> Servers {
+    let mut all = [0; 2 * SERVERS];
+    all[..SERVERS].copy_from_slice(&reads.threads);
+    all[SERVERS..].copy_from_slice(&writes.threads);
+    for later in 1..all.len() {
+        if all[..later].contains(&all[later]) {
+            all[later] = 0;
+        }
+    }
+    all
+}
+
+fn at(ns: u64) -> Option<Mono> {
+    (ns != 0).then_some(Mono(ns))
+}
+
+/// An address as kept in the slot; IPv4 in its own form.
+#[must_use]
+pub fn address(bytes: [u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical(), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_on_an_ipv6_socket_is_an_ipv4_address() {
+        let mut bytes = [0; 16];
+        bytes[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+        assert_eq!(address(bytes, 2181).to_string(), "127.0.0.1:2181");
+        bytes = [0; 16];
+        bytes[15] = 1;
+        assert_eq!(address(bytes, 2181).to_string(), "[::1]:2181");
+    }
+}

@@ -1,0 +1,306 @@
+//! The tick: the one thread that reads the clock and moves the model.
+//!
+//! In: the kernel's memory, mapped. Out: messages into the outbox, figures into gauges. After
+//! start it opens no file, allocates nothing and takes no lock that a thread doing I/O could hold,
+//! so it goes on while the disk hangs and the CPUs are full. It measures its own lateness: a gap
+//! in which nobody looked is said, and never held against a peer.
+
+pub mod flows;
+pub mod gauges;
+pub mod realtime;
+pub mod threads;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use watchdog_common::layout::{SLOT_DEAD, SLOT_LIVE};
+use watchdog_model::{
+    Mono,
+    leases::{
+        book::{Book, LeaseView},
+        note::Note,
+        observation::FlowKey,
+    },
+    time::{MS, SECOND},
+};
+
+use crate::{
+    kernel::{Kernel, state::State},
+    memory,
+    outbox::{Message, Outbox, Stamped},
+};
+use flows::{Flow, FlowTable};
+use threads::ThreadTable;
+
+/// How often the tick looks. Half of the shortest margin (250 ms) is 125 ms; 50 leaves room for a
+/// late one.
+pub const PERIOD_NS: u64 = 50 * MS;
+/// A tick later than this was held up: it is said as `stalled`, and the gap is not judged.
+pub const HELD_UP_NS: u64 = 250 * MS;
+/// How often the gauges are set.
+const GAUGES_EVERY_NS: u64 = 250 * MS;
+/// Slots looked at beyond the kernel's high-water mark, which two CPUs may race to raise.
+const BEYOND_MARK: usize = 64;
+
+/// Nanoseconds on the monotonic clock.
+#[must_use]
+pub fn clock() -> Mono {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid place to write to.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Mono(seconds * SECOND + u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Sleeps until a moment of the monotonic clock.
+fn sleep_until(at: Mono) {
+    let until = libc::timespec {
+        tv_sec: libc::time_t::try_from(at.0 / SECOND).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::try_from(at.0 % SECOND).unwrap_or(0),
+    };
+    // SAFETY: valid arguments; an early return by a signal only means an early tick.
+    unsafe {
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &raw const until,
+            std::ptr::null_mut(),
+        )
+    };
+}
+
+/// What the tick shows of itself and of the leases, for metrics. Every call must neither block
+/// nor allocate.
+pub trait Gauges: Send {
+    /// A tick was this late, ns.
+    fn tick_late(&mut self, late_ns: u64);
+    /// A request was answered after this time, ns.
+    fn renewal_rtt(&mut self, flow: &Flow, rtt_ns: u64);
+    /// A message was read after lying in the socket for this time, ns.
+    fn renewal_unread(&mut self, flow: &Flow, unread_ns: u64);
+    /// The gap between two renewals, and the timeout it is to be seen against, ns.
+    fn renewal_gap(&mut self, flow: &Flow, gap_ns: u64, timeout_ns: u64);
+    /// All leases, flows and counts of the moment.
+    fn snapshot(&mut self, snapshot: &mut Snapshot<'_>);
+}
+
+/// What [`Gauges::snapshot`] is given.
+pub struct Snapshot<'a> {
+    /// Every lease.
+    pub leases: &'a mut dyn Iterator<Item = LeaseView>,
+    /// Slots for flows.
+    pub slots: usize,
+    /// Every flow that is alive.
+    pub flows: &'a FlowTable,
+    /// What the kernel programs could not do.
+    pub losses: watchdog_common::layout::Losses,
+    /// Threads watched.
+    pub threads: usize,
+    /// Threads that found no slot.
+    pub threads_refused: u64,
+    /// Leases that found no place in the book.
+    pub leases_refused: u64,
+}
+
+/// What others may ask of the running tick.
+pub struct Control<G> {
+    /// Set to end it.
+    pub stop: Arc<AtomicBool>,
+    /// When it last ran, ns; 0 before the first time.
+    pub last_ns: Arc<AtomicU64>,
+    /// A changed configuration to take over.
+    pub reload: Arc<crossbeam_queue::SegQueue<Reload<G>>>,
+}
+
+impl<G> Clone for Control<G> {
+    fn clone(&self) -> Self {
+        Self {
+            stop: Arc::clone(&self.stop),
+            last_ns: Arc::clone(&self.last_ns),
+            reload: Arc::clone(&self.reload),
+        }
+    }
+}
+
+impl<G> Default for Control<G> {
+    fn default() -> Self {
+        Self {
+            stop: Arc::default(),
+            last_ns: Arc::default(),
+            reload: Arc::default(),
+        }
+    }
+}
+
+/// A changed configuration, made ready elsewhere.
+pub struct Reload<G> {
+    /// Thresholds by entry.
+    pub entries: Vec<watchdog_model::leases::settings::EntrySettings>,
+    /// Port table: entry index plus one.
+    pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
+    /// Figures by entry.
+    pub gauges: G,
+}
+
+/// The tick's parts.
+pub struct Tick<G> {
+    /// The kernel programs and their memory; None: no probes (`--no-probes`).
+    pub kernel: Option<Kernel>,
+    /// Whether the read hook is attached; without it nothing can be said of unread messages.
+    pub reads: bool,
+    /// The model.
+    pub book: Book,
+    /// Where notes go.
+    pub outbox: Outbox,
+    /// Where figures go.
+    pub gauges: G,
+    /// What an earlier run knew of the flows.
+    pub remembered: memory::Remembered,
+    /// Where what a later run should know is left.
+    pub slate: memory::Slate,
+    /// Stop, pulse, reload.
+    pub control: Control<G>,
+}
+
+impl<G: Gauges + 'static> Tick<G> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The thread cannot be made.
+    pub fn start(
+        self,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<thread::JoinHandle<()>> {
+        thread::Builder::new()
+            .name("tick".into())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                realtime::apply();
+                // The programs are detached when this is dropped, here and not where it is waited for.
+                drop(self.run());
+                ended();
+            })
+    }
+
+    fn run(mut self) -> Self {
+        let capacity = self.state().map_or(0, |state| state.flows.len());
+        let mut flows = FlowTable::new(capacity, self.reads);
+        let mut threads = ThreadTable::new();
+        let mut due = clock();
+        let mut gauges_due = due;
+        while !self.control.stop.load(Ordering::Relaxed) {
+            let now = clock();
+            let late_ns = now.since(due);
+            self.gauges.tick_late(late_ns);
+            self.control.last_ns.store(now.0, Ordering::Relaxed);
+            if late_ns > HELD_UP_NS {
+                self.say(now, Message::Stalled { from: due, to: now });
+                self.book.daemon_gap(due, now);
+            }
+            while let Some(reload) = self.control.reload.pop() {
+                self.reload(reload);
+            }
+            self.look(&mut flows, &mut threads, now);
+            if now >= gauges_due {
+                self.figures(&flows, &threads, now);
+                gauges_due = now.plus(GAUGES_EVERY_NS);
+            }
+            due = due.plus(PERIOD_NS).max(now);
+            sleep_until(due);
+        }
+        self
+    }
+
+    fn reload(&mut self, reload: Reload<G>) {
+        self.gauges = reload.gauges;
+        self.book.reconfigure(reload.entries);
+        if let Some(state) = self.state() {
+            state.watch_ports(&reload.ports);
+        }
+    }
+
+    /// One look at everything that may have changed.
+    fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) {
+        let outbox = self.outbox.clone();
+        let mut say = |note: Note| {
+            outbox.send(Stamped {
+                at: now,
+                message: Message::Note(note),
+            })
+        };
+        if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
+            let stalls_changed = threads.look(state, now);
+            let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);
+            let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
+            // Refused, the flows beyond stay unseen and are tried again at the next tick.
+            let _ = state.flows.ensure(end);
+            for index in 0..end {
+                let Some(slot) = state.flows.at(index) else {
+                    continue;
+                };
+                // SAFETY: a slot in the mapping; racy words are read as such.
+                let slot_state = unsafe { (&raw const (*slot).state).read_volatile() };
+                if slot_state != SLOT_LIVE && slot_state != SLOT_DEAD {
+                    continue;
+                }
+                // SAFETY: as above.
+                let changed = unsafe { flows.look(index, slot) };
+                if changed || stalls_changed {
+                    threads.learn(state, flows.servers(index), now);
+                    let changed = flows.set_stall(index, threads) || changed;
+                    if let (true, Some(flow)) = (changed, flows.get_mut(index)) {
+                        flow.figures(&mut self.gauges, &self.book, now);
+                        if !flow.met {
+                            flow.met = true;
+                            flow.observation.remembered = self.remembered.of(flow);
+                        }
+                        if !flow.foreign {
+                            self.book.observe(&flow.observation, now, &mut say);
+                        }
+                    }
+                }
+                if slot_state == SLOT_DEAD {
+                    let key: Option<FlowKey> = flows.get_mut(index).map(|f| f.observation.key);
+                    if state.free_flow(index) {
+                        if let Some(key) = key {
+                            self.book.flow_gone(key, now, &mut say);
+                        }
+                        flows.forget(index);
+                    }
+                }
+            }
+            threads.sweep(state, now);
+        }
+        self.book.advance(now, &mut say);
+    }
+
+    fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
+        let losses = self.state().map(State::losses).unwrap_or_default();
+        self.gauges.snapshot(&mut Snapshot {
+            leases: &mut self.book.leases(now),
+            slots: self.state().map_or(0, |state| state.flows.len()),
+            flows,
+            losses,
+            threads: threads.watched(),
+            threads_refused: threads.refused(),
+            leases_refused: self.book.refused(),
+        });
+        self.slate.leave(flows, &self.book, now);
+    }
+
+    fn state(&self) -> Option<&State> {
+        self.kernel.as_ref().map(|kernel| &kernel.state)
+    }
+
+    fn say(&self, at: Mono, message: Message) {
+        self.outbox.send(Stamped { at, message });
+    }
+}

@@ -1,0 +1,213 @@
+//! The daemon as its operator meets it: exit codes, signals, the port, the event stream. Nothing
+//! is attached to the kernel here.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lease-watchdog");
+
+struct Daemon {
+    child: Child,
+    events: BufReader<ChildStdout>,
+    started: Value,
+    dir: tempfile::TempDir,
+}
+
+fn config_in(dir: &tempfile::TempDir, text: &str) -> PathBuf {
+    let path = dir.path().join("lease-watchdog.yaml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+const FREE_PORT: &str = "http: { listen: \"127.0.0.1:0\" }\n";
+
+impl Daemon {
+    fn start(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "--no-probes", "--events", "-", "--config"])
+            .arg(config_in(&dir, config))
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut events = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        events.read_line(&mut line).unwrap();
+        let started: Value = serde_json::from_str(&line).expect(&line);
+        assert_eq!(started["event"], "started");
+        Self {
+            child,
+            events,
+            started,
+            dir,
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = self.child.id().cast_signed();
+        // SAFETY: kill takes two integers; the child has not been waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    fn get(&self, path: &str) -> String {
+        let address = self.started["http"].as_str().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Reads the log until a line holds `what`.
+    fn wait_for_log(log: &mut impl std::io::BufRead, what: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let before = all.len();
+            assert_ne!(
+                log.read_line(&mut all).unwrap(),
+                0,
+                "{what:?} never came: {all}"
+            );
+            if all[before..].contains(what) {
+                return all;
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _killed = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn asked_to_stop_it_stops_with_code_0() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let mut daemon = Daemon::start(FREE_PORT);
+        daemon.signal(signal);
+        assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+        // Quiet by default.
+        let mut log = String::new();
+        daemon
+            .child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        assert_eq!(log, "");
+    }
+}
+
+#[test]
+fn it_answers_where_the_started_event_says() {
+    let daemon = Daemon::start(FREE_PORT);
+    assert!(
+        daemon
+            .get("/metrics")
+            .contains("\nlease_watchdog_build_info{version=")
+    );
+    assert!(daemon.get("/nowhere").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn a_taken_port_is_code_1_and_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = config_in(&dir, &format!("http: {{ listen: \"{address}\" }}\n"));
+    let output = run(&["run", "--no-probes", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "http.listen: {address} is taken by another process; stop it or set http.listen to another port\n"
+        )
+    );
+}
+
+#[test]
+fn a_wrong_configuration_is_code_2_with_every_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(&dir, "lease: []\nstages: { hard_stall: 1 }\n");
+    let config = config.to_str().unwrap();
+    for arguments in [&["check-config", config][..], &["run", "--config", config]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(
+            stderr(&output),
+            format!(
+                "{config}:1: lease: unknown key; write \"leases\"\n\
+                 {config}:2: stages.hard_stall: \"1\" has no unit; write \"1s\"\n"
+            )
+        );
+    }
+    assert_eq!(run(&["run", "--colour"]).status.code(), Some(2));
+    assert_eq!(
+        run(&["run", "--no-probes", "--events", "/no/such/dir/x"])
+            .status
+            .code(),
+        Some(2)
+    );
+    fs::write(config, FREE_PORT).unwrap();
+    assert_eq!(run(&["check-config", config]).status.code(), Some(0));
+}
+
+#[test]
+fn a_reload_with_mistakes_keeps_the_old_configuration_and_says_why() {
+    let mut daemon = Daemon::start(FREE_PORT);
+    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
+    config_in(&daemon.dir, "leases: []\nstages: { at_risk: 1 }\n");
+    daemon.signal(libc::SIGHUP);
+    let said = Daemon::wait_for_log(&mut log, "stages.at_risk");
+    assert!(said.contains("the old configuration stays"), "{said}");
+    assert!(said.contains(":1: leases: is empty"), "{said}");
+    config_in(&daemon.dir, FREE_PORT);
+    daemon.signal(libc::SIGHUP);
+    Daemon::wait_for_log(&mut log, "configuration reloaded");
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_goes_away_does_not_end_it() {
+    let mut daemon = Daemon::start(FREE_PORT);
+    // The only line so far has been read; the pipe is closed by dropping its reader.
+    let null = fs::File::open("/dev/null").unwrap();
+    let mut closed = Command::new("true")
+        .stdout(Stdio::piped())
+        .stdin(null)
+        .spawn()
+        .unwrap();
+    closed.wait().unwrap();
+    daemon.events = BufReader::new(closed.stdout.take().unwrap());
+    assert!(daemon.get("/metrics").starts_with("HTTP/1.1 200 "));
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}

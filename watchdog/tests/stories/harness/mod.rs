@@ -1,0 +1,19 @@
+//! What the stories stand on: real servers, real clients, real faults, and the daemon under
+//! test.
+//!
+//! In: Debian's packages (`cargo xtask setup` installs them) and root. Out: guards that undo
+//! themselves, stamps that all share CLOCK_MONOTONIC, and reports that say everything when a
+//! story fails. Never: a wait without a deadline, or an oracle that the daemon has a part in.
+
+pub mod bpf;
+pub mod client;
+pub mod clock;
+pub mod daemon;
+pub mod event;
+pub mod faults;
+pub mod http;
+pub mod process;
+pub mod rust_client;
+pub mod transcript;
+pub mod world;
+pub mod zookeeper;

@@ -1,0 +1,22 @@
+//! The stories: what a user would tell of the daemon, each played with real ZooKeeper servers
+//! and clients. One module per story; `harness` holds what they share.
+//!
+//! `cargo test --test stories -- --nocapture --test-threads=8` prints one line per result. They
+//! need root, Debian's packages (`cargo xtask setup`) and a built daemon:
+//! `target/release/lease-watchdog`, or the binary that `LEASE_WATCHDOG_BIN` names.
+
+mod harness;
+mod harness_itself;
+
+mod bad_input;
+mod daemon_killed;
+mod exits;
+mod frozen_client;
+mod frozen_server;
+mod healthy;
+mod late_start;
+mod paths;
+mod prometheus;
+mod seen;
+mod server_restart;
+mod thawed_client;
