@@ -91,9 +91,11 @@ impl Flow {
             flow::segment(
                 &raw mut *self.slot,
                 requests,
-                requests,
-                seq,
-                bytes.len() as u32,
+                flow::Segment {
+                    seq,
+                    len: bytes.len() as u32,
+                    outgoing: requests,
+                },
                 self.now_ns,
                 &Bytes(bytes),
                 &mut turns,
@@ -157,11 +159,11 @@ fn connected(timeout_ms: i32, session: u64) -> Vec<u8> {
 fn a_handshake_gives_session_and_both_timeouts() {
     let mut flow = Flow::started();
     flow.request(START, &connect(6_000, 0));
-    flow.reply(START, &connected(4_000, 0x3001_e647_d600_030));
+    flow.reply(START, &connected(4_000, 0x0300_1e64_7d60_0030));
     assert_eq!(flow.slot.requests.handshake.timeout_ms, 6_000);
     assert_eq!(flow.slot.requests.handshake.session, 0);
     assert_eq!(flow.slot.replies.handshake.timeout_ms, 4_000);
-    assert_eq!(flow.slot.replies.handshake.session, 0x3001_e647_d600_030);
+    assert_eq!(flow.slot.replies.handshake.session, 0x0300_1e64_7d60_0030);
     assert_eq!(
         flow.slot.replies.answered_ns, 2_000,
         "the answer renews from when it was asked"

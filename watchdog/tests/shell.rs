@@ -164,7 +164,7 @@ fn a_wrong_configuration_is_code_2_with_every_mistake() {
             stderr(&output),
             format!(
                 "{config}:1: lease: unknown key; write \"leases\"\n\
-                 {config}:2: stages.hard_stall: \"1\" has no unit; write \"1s\"\n"
+                 {config}:2: stages.hard_stall: \"1\" has no unit; write \"1s\", or \"off\"\n"
             )
         );
     }
