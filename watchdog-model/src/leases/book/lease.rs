@@ -214,9 +214,13 @@ impl Lease {
         };
         facts.reply_at = facts.reply_at.max(reply_at);
         self.take_handshake(flow, settings);
-        match flow.role {
-            Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
-            Role::Grantor => self.take_renewal_read(flow, settings),
+        // The answer to a ConnectRequest may be that the lease is no more, which renews nothing.
+        let refused = flow.welcome.is_some_and(|welcome| welcome.timeout_ms <= 0);
+        if !refused {
+            match flow.role {
+                Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
+                Role::Grantor => self.take_renewal_read(flow, settings),
+            }
         }
         self.closing |= flow.close_request_at.is_some();
         self.learn(flow, settings, shared, now);

@@ -421,3 +421,38 @@ fn a_refused_session_proves_no_lease_whatever_else_is_answered() {
     }
     assert_eq!(bench.said(), [""; 0]);
 }
+
+/// The holder gave up the connection on which its renewal lay unread, and asked for its session on
+/// another; the server answers that request first of all, and says that the session is gone.
+#[test]
+fn a_refusal_on_the_next_connection_hides_no_false_expiry() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Grantor);
+    flow.stall = stopped(START.plus(ms(6_100)));
+    bench.until(secs(8));
+    ping_sent(&mut flow, bench.now);
+    flow.unread_since = Some(bench.now);
+    bench.see(&flow);
+    bench.until(ms(10_000));
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::PeerFin,
+    });
+    bench.see(&flow);
+    let mut next = asking(2, Role::Grantor, SESSION, bench.now);
+    next.unread_since = Some(bench.now);
+    bench.see(&next);
+    bench.until(secs(14));
+    bench.said();
+    next.unread_since = None;
+    next.pending_since = None;
+    next.read_at = Some(bench.now);
+    next.answered_at = next.hello.map(|hello| hello.at);
+    next.answers = 1;
+    welcome(&mut next, 0, 0, bench.now);
+    bench.see(&next);
+    assert!(
+        bench.said().contains(&"false expiry".to_owned()),
+        "the renewal of the eighth second had arrived in time"
+    );
+}
