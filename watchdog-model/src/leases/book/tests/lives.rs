@@ -456,3 +456,40 @@ fn a_refusal_on_the_next_connection_hides_no_false_expiry() {
         "the renewal of the eighth second had arrived in time"
     );
 }
+
+/// The holder asked three times while the server stood still. The server reads the third request
+/// first, then the second, and closes the third's connection before it has answered there.
+#[test]
+fn a_server_that_moves_the_session_to_an_older_connection_has_not_expired_it() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Grantor);
+    flow.stall = stopped(START.plus(ms(6_100)));
+    bench.until(secs(8));
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::PeerFin,
+    });
+    bench.see(&flow);
+    for key in [2, 3] {
+        let mut next = asking(key, Role::Grantor, SESSION, bench.now);
+        next.unread_since = Some(bench.now);
+        bench.see(&next);
+        bench.until(secs(6 + 2 * key));
+        if key == 3 {
+            bench.until(secs(14));
+            bench.said();
+            next.read_at = Some(bench.now);
+            next.unread_since = None;
+            next.closed = Some(Closed {
+                at: bench.now.plus(5),
+                how: CloseHow::OwnClose,
+            });
+        }
+        bench.see(&next);
+    }
+    let said = bench.said();
+    assert!(
+        !said.iter().any(|line| line.contains("xpir")),
+        "moved, not expired: {said:?}"
+    );
+}
