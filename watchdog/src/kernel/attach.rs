@@ -128,7 +128,8 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     let mut programs = object(options, &offsets, &kernel_btf)?;
     let state = state::State::map(&mut programs, options.flows)?;
     let mut report = Report::default();
-    for signal in SIGNALS {
+    let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
+    for signal in SIGNALS.iter().filter(wanted) {
         attach_signal(&mut programs, signal, &kernel_btf, &root, &mut report)?;
     }
     drop(kernel_btf);
