@@ -72,6 +72,9 @@ pub(super) struct Lease {
     pub is_listed_adrift: bool,
     /// Grantor: arrival of the oldest renewal since `facts.base`, while none has been read.
     unheard_since: Option<Mono>,
+    /// An earlier flow has asked for this lease and was never answered. Whenever the grantor comes
+    /// to read that request, it moves the lease there and closes the flow that carries it now.
+    has_rivals: bool,
     overrun: Option<Overrun>,
 
     /// Counters of the flow when it was last looked at.
@@ -131,6 +134,7 @@ impl Lease {
             closing: false,
             is_listed_adrift: false,
             unheard_since: None,
+            has_rivals: false,
             overrun: None,
             answers: 0,
             reads: 0,
@@ -175,6 +179,7 @@ impl Lease {
         let at = flow.hello.map_or(flow.opened_at, |hello| hello.at);
         self.facts.lost.get_or_insert(Loss { at, how: None });
         self.facts.stall = None;
+        self.has_rivals |= self.facts.reconnect.is_some();
         (self.answers, self.reads, self.keepalives) = (0, 0, 0);
         self.unsynchronised_at = flow.unsynchronised_at;
         (self.request_before, self.request_read) = (None, None);
@@ -214,11 +219,17 @@ impl Lease {
         };
         facts.reply_at = facts.reply_at.max(reply_at);
         self.take_handshake(flow, settings);
-        match flow.role {
-            Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
-            Role::Grantor => self.take_renewal_read(flow, settings),
+        // The answer to a ConnectRequest may be that the lease is no more, which renews nothing.
+        let refused = flow.welcome.is_some_and(|welcome| welcome.timeout_ms <= 0);
+        if !refused {
+            match flow.role {
+                Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
+                Role::Grantor => self.take_renewal_read(flow, settings),
+            }
         }
         self.closing |= flow.close_request_at.is_some();
+        // Requests are answered one after the other: whatever was in the way has been met.
+        self.has_rivals &= flow.answered_at <= flow.hello.map(|hello| hello.at);
         self.learn(flow, settings, shared, now);
         self.infer_timeout(settings);
         self.observed_at = Some(now);
@@ -474,7 +485,7 @@ impl Lease {
         }
         let closed = flow.closed?;
         let unasked = flow.close_request_at.is_none() && closed.how == CloseHow::OwnClose;
-        if flow.role != Role::Grantor || !unasked {
+        if flow.role != Role::Grantor || !unasked || self.has_rivals {
             return None;
         }
         let timeout_ns = self.facts.timeout?.ns;

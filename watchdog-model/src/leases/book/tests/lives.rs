@@ -421,3 +421,75 @@ fn a_refused_session_proves_no_lease_whatever_else_is_answered() {
     }
     assert_eq!(bench.said(), [""; 0]);
 }
+
+/// The holder gave up the connection on which its renewal lay unread, and asked for its session on
+/// another; the server answers that request first of all, and says that the session is gone.
+#[test]
+fn a_refusal_on_the_next_connection_hides_no_false_expiry() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Grantor);
+    flow.stall = stopped(START.plus(ms(6_100)));
+    bench.until(secs(8));
+    ping_sent(&mut flow, bench.now);
+    flow.unread_since = Some(bench.now);
+    bench.see(&flow);
+    bench.until(ms(10_000));
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::PeerFin,
+    });
+    bench.see(&flow);
+    let mut next = asking(2, Role::Grantor, SESSION, bench.now);
+    next.unread_since = Some(bench.now);
+    bench.see(&next);
+    bench.until(secs(14));
+    bench.said();
+    next.unread_since = None;
+    next.pending_since = None;
+    next.read_at = Some(bench.now);
+    next.answered_at = next.hello.map(|hello| hello.at);
+    next.answers = 1;
+    welcome(&mut next, 0, 0, bench.now);
+    bench.see(&next);
+    assert!(
+        bench.said().contains(&"false expiry".to_owned()),
+        "the renewal of the eighth second had arrived in time"
+    );
+}
+
+/// The holder asked three times while the server stood still. The server reads the third request
+/// first, then the second, and closes the third's connection before it has answered there.
+#[test]
+fn a_server_that_moves_the_session_to_an_older_connection_has_not_expired_it() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Grantor);
+    flow.stall = stopped(START.plus(ms(6_100)));
+    bench.until(secs(8));
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::PeerFin,
+    });
+    bench.see(&flow);
+    for key in [2, 3] {
+        let mut next = asking(key, Role::Grantor, SESSION, bench.now);
+        next.unread_since = Some(bench.now);
+        bench.see(&next);
+        bench.until(secs(6 + 2 * key));
+        if key == 3 {
+            bench.until(secs(14));
+            bench.said();
+            next.read_at = Some(bench.now);
+            next.unread_since = None;
+            next.closed = Some(Closed {
+                at: bench.now.plus(5),
+                how: CloseHow::OwnClose,
+            });
+        }
+        bench.see(&next);
+    }
+    let said = bench.said();
+    assert!(
+        !said.iter().any(|line| line.contains("xpir")),
+        "moved, not expired: {said:?}"
+    );
+}
