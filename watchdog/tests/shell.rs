@@ -180,6 +180,15 @@ fn a_wrong_configuration_is_code_2_with_every_mistake() {
 }
 
 #[test]
+fn the_example_configuration_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = include_str!("../../configs/lease-watchdog.yaml");
+    let config = config_in(&dir, example);
+    let output = run(&["check-config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
 fn a_reload_with_mistakes_keeps_the_old_configuration_and_says_why() {
     let mut daemon = Daemon::start(FREE_PORT);
     let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
