@@ -15,11 +15,11 @@ use watchdog_common::{layout::FOREIGN, zookeeper};
 fn a_handshake_gives_session_and_both_timeouts() {
     let mut flow = Flow::started();
     flow.request(START, &connect(6_000, 0));
-    flow.reply(START, &connected(4_000, 0x3001_e647_d600_030));
+    flow.reply(START, &connected(4_000, 0x0300_1e64_7d60_0030));
     assert_eq!(flow.slot.requests.handshake.timeout_ms, 6_000);
     assert_eq!(flow.slot.requests.handshake.session, 0);
     assert_eq!(flow.slot.replies.handshake.timeout_ms, 4_000);
-    assert_eq!(flow.slot.replies.handshake.session, 0x3001_e647_d600_030);
+    assert_eq!(flow.slot.replies.handshake.session, 0x0300_1e64_7d60_0030);
     assert_eq!(
         flow.slot.replies.answered_ns, 2_000,
         "the answer renews from when it was asked"

@@ -12,7 +12,7 @@ use watchdog_model::leases::{
 };
 
 use crate::{
-    collect::existing,
+    collect::{executables::Executables, existing},
     config::{Config, EntryThresholds},
     kernel::{Kernel, Missing, Options, Report},
     memory::{self, Remembered, Slate},
@@ -89,6 +89,7 @@ impl Daemon {
             book: Book::new(entry_settings(config), capacity),
             outbox,
             gauges,
+            executables: Executables::start(),
             remembered,
             slate,
             control,

@@ -111,9 +111,11 @@ impl Flow {
             flow::segment(
                 &raw mut *self.slot,
                 requests,
-                requests == self.holder,
-                seq,
-                bytes.len() as u32,
+                flow::Segment {
+                    seq,
+                    len: bytes.len() as u32,
+                    outgoing: requests == self.holder,
+                },
                 self.now_ns,
                 &Bytes(bytes),
                 &mut turns,

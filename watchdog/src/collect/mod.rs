@@ -1,3 +1,4 @@
 //! Facts from procfs and sockets, had outside the tick.
 
+pub mod executables;
 pub mod existing;

@@ -206,7 +206,7 @@ fn attach_signal(
         })
         .collect();
     Err(Missing(format!(
-        "no hook for `{}` can be attached ({}); run as root, on a kernel of 5.10 or later",
+        "no hook for `{}` can be attached ({}); run as root, on Linux 5.17 or later",
         signal.name,
         tried.join("; ")
     )))

@@ -50,12 +50,13 @@ enum Nameless {
 
 /// Whether the grantor has confirmed that the lease lives.
 fn is_proven(flow: &FlowObservation) -> bool {
-    let welcomed = flow.welcome.is_some_and(|welcome| welcome.timeout_ms > 0);
-    let answered = match flow.hello {
+    if let Some(welcome) = flow.welcome {
+        return welcome.timeout_ms > 0;
+    }
+    match flow.hello {
         Some(hello) => flow.answered_at > Some(hello.at),
         None => flow.answered_at.is_some() || flow.remembered.is_some(),
-    };
-    welcomed || answered
+    }
 }
 
 impl Book {
