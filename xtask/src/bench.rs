@@ -1,5 +1,5 @@
 //! `cargo xtask bench`. In: the tree. Out: the product and the empty programs it is compared with,
-//! both built; then one run of the measuring program (watchdog/bench), which prints the table.
+//! both built; then one run of the measuring program (watchdog-bench), which prints the table.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -34,7 +34,7 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
     empty.args(["--bin", "watchdog-empty", "--features", "empty"]);
     run_child(&mut empty).context("building the empty programs")?;
     let mut bench = host_cargo(layout, "build");
-    bench.args(["--package", "watchdog", "--release", "--example", "bench"]);
+    bench.args(["--package", "watchdog-bench", "--release"]);
     run_child(&mut bench).context("building the measuring program")?;
     say("3/3 bench");
     let mut bench = program(layout.bench("release"));

@@ -74,7 +74,7 @@ impl Layout {
 
     /// The program that measures, in a profile's folder.
     pub fn bench(&self, profile: &str) -> PathBuf {
-        self.target().join(profile).join("examples/bench")
+        self.target().join(profile).join("watchdog-bench")
     }
 
     /// The daemon's integration tests.

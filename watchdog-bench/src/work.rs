@@ -48,7 +48,7 @@ impl Switches {
         let (back, back_write) = io::pipe()?;
         let (say, told) = mpsc::channel();
         let far = thread::spawn(move || {
-            drop(say.send(tid()));
+            let _ = say.send(tid());
             let (mut from, mut to, mut byte) = (there_read, back_write, [0]);
             while from.read_exact(&mut byte).is_ok() && to.write_all(&byte).is_ok() {}
         });
