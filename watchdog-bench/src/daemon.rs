@@ -184,7 +184,7 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
     );
     let mut starts = Vec::new();
     for &count in counts {
-        let sessions = Sessions::serve()?;
+        let mut sessions = Sessions::serve()?;
         let home = tempfile::tempdir()?;
         let daemon = Daemon::start(binary, home.path(), sessions.port, count)?;
         starts.push(daemon.started_ms);

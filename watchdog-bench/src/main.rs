@@ -37,6 +37,10 @@ struct Args {
 }
 
 fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(sessions::HOLD) {
+        return sessions::hold_all(words);
+    }
     let args = Args::parse();
     println!("{}", table::machine());
     programs::measure(&args.empty, args.rounds)?;
