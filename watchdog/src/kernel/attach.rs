@@ -30,6 +30,8 @@ struct Signal {
     name: &'static str,
     /// Without it no lease can be seen at all.
     required: bool,
+    /// A signal without which this one would mislead.
+    needs: Option<&'static str>,
     ways: &'static [Way],
 }
 
@@ -38,6 +40,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_start",
         required: true,
+        needs: None,
         ways: &[Way {
             program: "flow_start",
             hook: "sock_ops",
@@ -47,6 +50,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_in",
         required: true,
+        needs: None,
         ways: &[Way {
             program: "packet_in",
             hook: "cgroup_skb ingress",
@@ -56,6 +60,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_out",
         required: true,
+        needs: None,
         ways: &[Way {
             program: "packet_out",
             hook: "cgroup_skb egress",
@@ -65,6 +70,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "reads",
         required: false,
+        needs: None,
         ways: &[Way {
             program: "flow_read",
             hook: "tp_btf tcp_rcv_space_adjust",
@@ -74,6 +80,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "writes",
         required: false,
+        needs: None,
         ways: &[Way {
             program: "flow_write",
             hook: "tp_btf sock_send_length",
@@ -83,6 +90,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_state",
         required: true,
+        needs: None,
         ways: &[Way {
             program: "flow_state",
             hook: "tp_btf inet_sock_set_state",
@@ -92,6 +100,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "retransmits",
         required: false,
+        needs: None,
         ways: &[Way {
             program: "flow_retransmit",
             hook: "tp_btf tcp_retransmit_skb",
@@ -101,6 +110,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "switches",
         required: false,
+        needs: None,
         ways: &[Way {
             program: "thread_switch",
             hook: "tp_btf sched_switch",
@@ -110,6 +120,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "wakeups",
         required: false,
+        // Of a thread that is seen to wake and never to run, one would think that it starves.
+        needs: Some("switches"),
         ways: &[Way {
             program: "thread_wakeup",
             hook: "tp_btf sched_wakeup",
@@ -204,8 +216,12 @@ fn attach_signal(
     root: &File,
     report: &mut Report,
 ) -> Result<(), Missing> {
+    let missing = signal.needs.filter(|needed| !report.has(needed));
     for way in signal.ways {
-        let refused = attach(programs, way, kernel_btf, root).err();
+        let refused = match missing {
+            Some(needed) => Some(format!("without {needed} it would mislead")),
+            None => attach(programs, way, kernel_btf, root).err(),
+        };
         if let Some(why) = &refused {
             tracing::warn!(signal = signal.name, hook = way.hook, why, "hook refused");
         } else {

@@ -67,7 +67,10 @@ impl Book {
         let found = verdict(&evidence(lease, condition, other), now);
         let before = lease.verdict;
         let same_trouble = lease.stage != Stage::Healthy;
-        if same_trouble && says_little(found.cause) && !says_little(before.cause) {
+        // A grantor hangs up on whom it has expired: what follows from a lapse is not its cause.
+        let follows = found.cause == Cause::PeerDown && lease.stage == Stage::Lapsed;
+        let weaker = says_little(found.cause) || follows;
+        if same_trouble && weaker && !says_little(before.cause) {
             before
         } else {
             found
