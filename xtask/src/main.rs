@@ -4,6 +4,7 @@
 //! Exit codes are the daemon's: 0 done, 1 failed, 2 usage, 3 something is missing on this machine.
 
 mod apt;
+mod bench;
 mod build;
 mod demo;
 mod layout;
@@ -45,6 +46,7 @@ enum Verb {
     Setup(setup::Args),
     Build(build::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
     Test(suite::Args),
     Mutate(mutate::Args),
 }
@@ -69,6 +71,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Setup(args) => setup::run(&layout, cli.bpf_toolchain, args),
         Verb::Build(args) => build::run(&layout, cli.bpf_toolchain, args),
         Verb::Demo(args) => demo::run(&layout, cli.bpf_toolchain, args),
+        Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
     }
