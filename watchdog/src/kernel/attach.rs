@@ -30,6 +30,8 @@ struct Signal {
     name: &'static str,
     /// Without it no lease can be seen at all.
     required: bool,
+    /// Fields without which its programs are of no use: of each list one must be there.
+    fields: &'static [&'static [&'static str]],
     ways: &'static [Way],
 }
 
@@ -38,6 +40,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_start",
         required: true,
+        fields: &[],
         ways: &[Way {
             program: "flow_start",
             hook: "sock_ops",
@@ -47,6 +50,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_in",
         required: true,
+        fields: &[],
         ways: &[Way {
             program: "packet_in",
             hook: "cgroup_skb ingress",
@@ -56,6 +60,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_out",
         required: true,
+        fields: &[],
         ways: &[Way {
             program: "packet_out",
             hook: "cgroup_skb egress",
@@ -65,6 +70,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "reads",
         required: false,
+        fields: &[],
         ways: &[Way {
             program: "flow_read",
             hook: "tp_btf tcp_rcv_space_adjust",
@@ -74,6 +80,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "writes",
         required: false,
+        fields: &[],
         ways: &[Way {
             program: "flow_write",
             hook: "tp_btf sock_send_length",
@@ -83,6 +90,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_state",
         required: true,
+        fields: &[],
         ways: &[Way {
             program: "flow_state",
             hook: "tp_btf inet_sock_set_state",
@@ -92,6 +100,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "retransmits",
         required: false,
+        fields: &[],
         ways: &[Way {
             program: "flow_retransmit",
             hook: "tp_btf tcp_retransmit_skb",
@@ -101,6 +110,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "switches",
         required: false,
+        fields: &[],
         ways: &[Way {
             program: "thread_switch",
             hook: "tp_btf sched_switch",
@@ -110,13 +120,62 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "wakeups",
         required: false,
+        fields: &[],
         ways: &[Way {
             program: "thread_wakeup",
             hook: "tp_btf sched_wakeup",
             kind: Kind::Tracepoint("sched_wakeup"),
         }],
     },
+    Signal {
+        name: "block",
+        required: false,
+        fields: BLOCK,
+        ways: &[Way {
+            program: "block_issue",
+            hook: "tp_btf block_rq_issue",
+            kind: Kind::Tracepoint("block_rq_issue"),
+        }],
+    },
+    Signal {
+        name: "block",
+        required: false,
+        fields: BLOCK,
+        ways: &[Way {
+            program: "block_complete",
+            hook: "tp_btf block_rq_complete",
+            kind: Kind::Tracepoint("block_rq_complete"),
+        }],
+    },
+    Signal {
+        name: "journal",
+        required: false,
+        fields: JOURNAL,
+        ways: &[Way {
+            program: "journal_start",
+            hook: "tp_btf jbd2_start_commit",
+            kind: Kind::Tracepoint("jbd2_start_commit"),
+        }],
+    },
+    Signal {
+        name: "journal",
+        required: false,
+        fields: JOURNAL,
+        ways: &[Way {
+            program: "journal_end",
+            hook: "tp_btf jbd2_end_commit",
+            kind: Kind::Tracepoint("jbd2_end_commit"),
+        }],
+    },
 ];
+
+const BLOCK: &[&[&str]] = &[
+    &["QUEUE_DISK", "REQUEST_DISK"],
+    &["REQUEST_QUEUE"],
+    &["DISK_MAJOR"],
+    &["DISK_MINOR"],
+];
+const JOURNAL: &[&[&str]] = &[&["JOURNAL_DEVICE"], &["DEVICE_NUMBER"]];
 
 /// Loads the object, attaches every signal, maps the memory.
 pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
@@ -129,7 +188,14 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     let state = state::State::map(&mut programs, options.flows)?;
     let mut report = Report::default();
     for signal in SIGNALS {
-        attach_signal(&mut programs, signal, &kernel_btf, &root, &mut report)?;
+        attach_signal(
+            &mut programs,
+            signal,
+            &offsets,
+            &kernel_btf,
+            &root,
+            &mut report,
+        )?;
     }
     drop(kernel_btf);
     trim();
@@ -168,12 +234,17 @@ fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, 
 fn attach_signal(
     programs: &mut Ebpf,
     signal: &Signal,
+    offsets: &[u32],
     kernel_btf: &Btf,
     root: &File,
     report: &mut Report,
 ) -> Result<(), Missing> {
+    let lacks = lacking(signal, offsets);
     for way in signal.ways {
-        let refused = attach(programs, way, kernel_btf, root).err();
+        let refused = match &lacks {
+            Some(lacks) => Some(lacks.clone()),
+            None => attach(programs, way, kernel_btf, root).err(),
+        };
         if let Some(why) = &refused {
             tracing::warn!(signal = signal.name, hook = way.hook, why, "hook refused");
         } else {
@@ -209,6 +280,26 @@ fn attach_signal(
         signal.name,
         tried.join("; ")
     )))
+}
+
+/// What the kernel lacks for a signal, if anything.
+fn lacking(signal: &Signal, offsets: &[u32]) -> Option<String> {
+    let has = |global: &&str| {
+        btf::FIELDS
+            .iter()
+            .zip(offsets)
+            .any(|(field, offset)| field.global == *global && *offset != btf::ABSENT)
+    };
+    let missing = signal
+        .fields
+        .iter()
+        .find(|either| !either.iter().any(has))?;
+    let named: Vec<String> = btf::FIELDS
+        .iter()
+        .filter(|field| missing.contains(&field.global))
+        .map(|field| format!("{}.{}", field.of, field.name))
+        .collect();
+    Some(format!("this kernel has no {}", named.join(" or ")))
 }
 
 /// Loads and attaches one program; the error is one line.
