@@ -31,7 +31,18 @@ pub trait Turns {
     unsafe fn stash(&mut self, dst: *mut u8, len: u32);
 }
 
-/// A segment with payload (`len` > 0) of the direction that carries requests or replies.
+/// Where a segment lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Sequence number of its first byte of payload.
+    pub seq: u32,
+    /// Length of its payload, not 0.
+    pub len: u32,
+    /// Whether it leaves the host.
+    pub outgoing: bool,
+}
+
+/// A segment with payload of the direction that carries requests or replies.
 ///
 /// # Safety
 /// `slot` is a flow slot; the direction is locked by the caller.
@@ -39,13 +50,12 @@ pub trait Turns {
 pub unsafe fn segment<P: Payload, T: Turns>(
     slot: *mut FlowSlot,
     requests: bool,
-    outgoing: bool,
-    seq: u32,
-    len: u32,
+    segment: Segment,
     now_ns: u64,
     payload: &P,
     turns: &mut T,
 ) {
+    let Segment { seq, len, outgoing } = segment;
     // SAFETY: by contract; of what is not locked only single words are touched.
     unsafe {
         let dir: *mut Direction = if requests {

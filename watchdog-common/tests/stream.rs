@@ -2,166 +2,24 @@
 //!
 //! The reference is the list of frames that was put in; what is asked is what the slot says.
 
-use proptest::prelude::*;
-use watchdog_common::{
-    flow::{self, Turns},
-    layout::{FOREIGN, FlowSlot, OUTGOING, REQUESTS, SYNCED},
-    stream::{self, Payload},
-    zookeeper,
+mod inputs;
+
+use inputs::{
+    Flow, START, connect, connected, cut, holed, kinds, repeated, replies_of, reply, request,
+    stream_of, swapped,
 };
-
-const START: u32 = 0xffff_ff00;
-
-struct Bytes<'a>(&'a [u8]);
-
-impl Payload for Bytes<'_> {
-    unsafe fn copy(&self, offset: u32, dst: *mut u8, len: u32) -> bool {
-        let Some(from) = self.0.get(offset as usize..(offset + len) as usize) else {
-            return false;
-        };
-        // SAFETY: by the trait's contract.
-        unsafe { dst.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
-        true
-    }
-}
-
-struct Plain<'a> {
-    bytes: &'a [u8],
-    requests: bool,
-}
-
-impl Turns for Plain<'_> {
-    unsafe fn over_segment(&mut self, slot: *mut FlowSlot, seq: u32, now_ns: u64) {
-        // SAFETY: by the trait's contract.
-        while unsafe { zookeeper::turn(slot, self.requests, &Bytes(self.bytes), seq, now_ns) } {}
-    }
-    unsafe fn over_stash(&mut self, slot: *mut FlowSlot, seq: u32, now_ns: u64) {
-        // SAFETY: by the trait's contract.
-        let early = unsafe {
-            if self.requests {
-                (*slot).requests.early
-            } else {
-                (*slot).replies.early
-            }
-        };
-        // SAFETY: by the trait's contract.
-        while unsafe { zookeeper::turn(slot, self.requests, &Bytes(&early), seq, now_ns) } {}
-    }
-    unsafe fn stash(&mut self, dst: *mut u8, len: u32) {
-        // SAFETY: by the trait's contract.
-        unsafe { dst.copy_from_nonoverlapping(self.bytes.as_ptr(), len as usize) };
-    }
-}
-
-/// The holder's end of a flow.
-struct Flow {
-    slot: Box<FlowSlot>,
-    now_ns: u64,
-}
-
-impl Flow {
-    fn started() -> Self {
-        let mut flow = Self::middle();
-        stream::begin(&mut flow.slot.requests, START);
-        stream::begin(&mut flow.slot.replies, START);
-        flow.slot.requests.edge_seq = START;
-        flow.slot.replies.edge_seq = START;
-        flow.slot.reads.read_seq = START;
-        flow
-    }
-
-    fn middle() -> Self {
-        // SAFETY: plain integers, of which all-zero is valid.
-        let mut slot: Box<FlowSlot> = unsafe { Box::new(std::mem::zeroed()) };
-        slot.requests.flags = REQUESTS | OUTGOING;
-        Self {
-            slot,
-            now_ns: 1_000,
-        }
-    }
-
-    fn feed(&mut self, requests: bool, seq: u32, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        self.now_ns += 1_000;
-        let mut turns = Plain { bytes, requests };
-        // SAFETY: our own slot.
-        unsafe {
-            flow::segment(
-                &raw mut *self.slot,
-                requests,
-                requests,
-                seq,
-                bytes.len() as u32,
-                self.now_ns,
-                &Bytes(bytes),
-                &mut turns,
-            );
-        }
-    }
-
-    fn request(&mut self, seq: u32, bytes: &[u8]) {
-        self.feed(true, seq, bytes);
-    }
-
-    fn reply(&mut self, seq: u32, bytes: &[u8]) {
-        self.feed(false, seq, bytes);
-    }
-
-    fn synced(&self) -> bool {
-        self.slot.requests.flags & SYNCED != 0
-    }
-}
-
-fn frame(body: &[u8]) -> Vec<u8> {
-    let mut bytes = (body.len() as u32).to_be_bytes().to_vec();
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-fn request(xid: i32, op: i32, extra: usize) -> Vec<u8> {
-    let mut body = xid.to_be_bytes().to_vec();
-    body.extend(op.to_be_bytes());
-    body.resize(8 + extra, 0xee);
-    frame(&body)
-}
-
-fn reply(xid: i32, err: i32, extra: usize) -> Vec<u8> {
-    let mut body = xid.to_be_bytes().to_vec();
-    body.extend(0x0b_0000_0005_u64.to_be_bytes());
-    body.extend(err.to_be_bytes());
-    body.resize(16 + extra, 0xdd);
-    frame(&body)
-}
-
-fn connect(timeout_ms: i32, session: u64) -> Vec<u8> {
-    let mut body = vec![0; 12];
-    body.extend(timeout_ms.to_be_bytes());
-    body.extend(session.to_be_bytes());
-    body.extend(16_i32.to_be_bytes());
-    body.resize(45, 0);
-    frame(&body)
-}
-
-fn connected(timeout_ms: i32, session: u64) -> Vec<u8> {
-    let mut body = vec![0; 4];
-    body.extend(timeout_ms.to_be_bytes());
-    body.extend(session.to_be_bytes());
-    body.extend(16_i32.to_be_bytes());
-    body.resize(37, 0);
-    frame(&body)
-}
+use proptest::prelude::*;
+use watchdog_common::{layout::FOREIGN, zookeeper};
 
 #[test]
 fn a_handshake_gives_session_and_both_timeouts() {
     let mut flow = Flow::started();
     flow.request(START, &connect(6_000, 0));
-    flow.reply(START, &connected(4_000, 0x3001_e647_d600_030));
+    flow.reply(START, &connected(4_000, 0x0300_1e64_7d60_0030));
     assert_eq!(flow.slot.requests.handshake.timeout_ms, 6_000);
     assert_eq!(flow.slot.requests.handshake.session, 0);
     assert_eq!(flow.slot.replies.handshake.timeout_ms, 4_000);
-    assert_eq!(flow.slot.replies.handshake.session, 0x3001_e647_d600_030);
+    assert_eq!(flow.slot.replies.handshake.session, 0x0300_1e64_7d60_0030);
     assert_eq!(
         flow.slot.replies.answered_ns, 2_000,
         "the answer renews from when it was asked"
@@ -298,52 +156,6 @@ fn a_hole_between_frames_is_met_at_the_next_whole_frame() {
     assert!(flow.synced());
 }
 
-#[derive(Clone, Debug)]
-enum Kind {
-    Ping,
-    Data(usize),
-}
-
-fn kinds() -> impl Strategy<Value = Vec<Kind>> {
-    let data = prop_oneof![0..40_usize, 0..5_000_usize];
-    prop::collection::vec(
-        prop_oneof![Just(Kind::Ping), data.prop_map(Kind::Data)],
-        1..40,
-    )
-}
-
-/// The stream, and how many messages and keepalives it holds, handshake included.
-fn stream_of(kinds: &[Kind]) -> (Vec<u8>, u64, u32) {
-    let mut bytes = connect(6_000, 0);
-    let mut keepalives = 0;
-    for (n, kind) in kinds.iter().enumerate() {
-        match kind {
-            Kind::Ping => {
-                keepalives += 1;
-                bytes.extend(request(zookeeper::XID_PING, 11, 0));
-            }
-            Kind::Data(extra) => bytes.extend(request(n as i32 + 1, 4, *extra)),
-        }
-    }
-    (bytes, kinds.len() as u64 + 1, keepalives)
-}
-
-fn cut(bytes: &[u8], cuts: &[usize]) -> Vec<(u32, Vec<u8>)> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % bytes.len()).collect();
-    places.extend([0, bytes.len()]);
-    places.sort_unstable();
-    places.dedup();
-    places
-        .windows(2)
-        .map(|pair| {
-            (
-                START.wrapping_add(pair[0] as u32),
-                bytes[pair[0]..pair[1]].to_vec(),
-            )
-        })
-        .collect()
-}
-
 proptest! {
     #[test]
     fn any_split_gives_the_same(kinds in kinds(), cuts in prop::collection::vec(any::<usize>(), 0..60)) {
@@ -366,16 +178,8 @@ proptest! {
     ) {
         let (bytes, messages, keepalives) = stream_of(&kinds);
         let mut flow = Flow::started();
-        let parts = cut(&bytes, &cuts);
-        for (n, (seq, part)) in parts.iter().enumerate() {
-            flow.request(*seq, part);
-            let end = (seq.wrapping_sub(START) as usize) + part.len();
-            for (from, len) in again.iter().filter(|(from, _)| from % parts.len() == n) {
-                // Any stretch that ends no later than what was sent.
-                let from = from % end;
-                let to = (from + 1 + len % 3_000).min(end);
-                flow.request(START.wrapping_add(from as u32), &bytes[from..to]);
-            }
+        for (seq, part) in repeated(&bytes, &cuts, &again) {
+            flow.request(seq, &part);
         }
         prop_assert_eq!(flow.slot.requests.messages, messages);
         prop_assert_eq!(flow.slot.requests.keepalives, keepalives);
@@ -389,21 +193,13 @@ proptest! {
         second in 1..60_usize,
     ) {
         // The replies' side, since what leaves the host is never swapped.
-        let mut bytes = connected(6_000, 9);
-        for (n, kind) in kinds.iter().enumerate() {
-            let extra = if let Kind::Data(extra) = kind { *extra } else { 0 };
-            bytes.extend(reply(n as i32 + 1, 0, extra));
-        }
+        let bytes = replies_of(&kinds);
         prop_assume!(bytes.len() > first + second);
         let at = at % (bytes.len() - first - second);
         let mut flow = Flow::started();
-        let piece = |flow: &mut Flow, from: usize, to: usize| {
-            flow.reply(START.wrapping_add(from as u32), &bytes[from..to]);
-        };
-        piece(&mut flow, 0, at);
-        piece(&mut flow, at + first, at + first + second);
-        piece(&mut flow, at, at + first);
-        piece(&mut flow, at + first + second, bytes.len());
+        for (seq, part) in swapped(&bytes, at, first, second) {
+            flow.reply(seq, &part);
+        }
         let replies = &flow.slot.replies;
         let all = replies.messages == kinds.len() as u64 + 1;
         prop_assert!(all || replies.lost_syncs > 0 || replies.flags & FOREIGN != 0);
@@ -465,18 +261,8 @@ proptest! {
     ) {
         let (bytes, ..) = stream_of(&kinds);
         let mut flow = Flow::started();
-        for (n, (seq, part)) in cut(&bytes, &cuts).iter().enumerate() {
-            if n == 0 || !missed[n % missed.len()] {
-                flow.request(*seq, part);
-            }
-        }
-        let end = START.wrapping_add(bytes.len() as u32);
-        let ping = request(zookeeper::XID_PING, 11, 0);
-        if in_two {
-            flow.request(end, &ping[..4]);
-            flow.request(end.wrapping_add(4), &ping[4..]);
-        } else {
-            flow.request(end, &ping);
+        for (seq, part) in holed(&bytes, &cuts, &missed, in_two) {
+            flow.request(seq, &part);
         }
         if flow.slot.requests.newest_ns >= flow.now_ns {
             return Ok(());
@@ -485,4 +271,21 @@ proptest! {
         let skipping = flow.slot.requests.body_left > 0;
         prop_assert!(foreign || skipping, "{:?}", flow.slot.requests.flags);
     }
+}
+
+/// At the grantor a request counts when its last byte has arrived; at the holder when it is sent.
+#[test]
+fn a_request_counts_at_the_grantor_when_it_is_whole() {
+    let mut flow = Flow::accepted();
+    let hello = connect(6_000, 0);
+    flow.request(START, &hello[..40]);
+    assert_eq!(flow.slot.requests.messages, 0, "nine bytes are missing");
+    flow.request(START.wrapping_add(40), &hello[40..]);
+    assert_eq!(flow.slot.requests.messages, 1);
+    assert_eq!(flow.slot.requests.newest_ns, flow.now_ns);
+    assert_eq!(flow.slot.requests.unread_at_ns, flow.now_ns);
+
+    let mut flow = Flow::started();
+    flow.request(START, &hello[..40]);
+    assert_eq!(flow.slot.requests.messages, 1, "it is on its way");
 }

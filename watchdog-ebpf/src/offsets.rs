@@ -54,6 +54,18 @@ pub fn has(offset: &'static u32) -> bool {
     unsafe { core::ptr::read_volatile(offset) != ABSENT }
 }
 
+/// Whether the programs may log (aya-log): 0 or 1, set by the daemon's `--debug-probes`. The
+/// verifier knows it, and drops what is not reached.
+#[unsafe(no_mangle)]
+pub static DEBUG: u32 = 0;
+
+/// See [`DEBUG`].
+#[inline(always)]
+pub fn debug() -> bool {
+    // SAFETY: volatile, or the compiler would take the initial 0 for the value.
+    unsafe { core::ptr::read_volatile(&raw const DEBUG) != 0 }
+}
+
 /// Loads a field of a kernel structure directly.
 ///
 /// # Safety

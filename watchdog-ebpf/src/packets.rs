@@ -230,10 +230,12 @@ unsafe fn feed<const REQUESTS: bool>(
             skb,
             payload_at: segment.payload_at,
         };
-        let (seq, len) = (segment.seq, segment.len);
-        flow::segment(
-            slot, REQUESTS, outgoing, seq, len, now, &payload, &mut turns,
-        );
+        let at = flow::Segment {
+            seq: segment.seq,
+            len: segment.len,
+            outgoing,
+        };
+        flow::segment(slot, REQUESTS, at, now, &payload, &mut turns);
         sync::unlock(&raw mut (*dir).version);
     }
 }

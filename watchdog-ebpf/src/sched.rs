@@ -48,7 +48,7 @@ fn watched(bits: *const ThreadBits, tid: u32) -> bool {
 #[inline(always)]
 fn slot_of(tid: u32) -> Option<*mut ThreadSlot> {
     // SAFETY: the value is copied out at once.
-    let index = unsafe { *THREAD_SLOTS.get(&tid)? };
+    let index = unsafe { *THREAD_SLOTS.get(tid)? };
     let slot = THREADS.get_ptr_mut(index)?;
     // SAFETY: one word of a map value.
     (unsafe { (*slot).tid } == tid).then_some(slot)

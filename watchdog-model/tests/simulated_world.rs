@@ -1,5 +1,6 @@
 //! Stories in a simulated world, told for many seeds. A failing seed is named in the message;
-//! `WORLD_SEED=n cargo test -p watchdog-model --test simulated_world` tells that one again.
+//! `WORLD_SEED=n cargo test -p watchdog-model --test simulated_world` tells that one again,
+//! `WORLD_TIMES=n` tells so many times as many stories.
 
 mod world;
 
@@ -23,7 +24,9 @@ fn each_seed(seeds: u64, story: impl Fn(u64)) {
         story(seed);
         return;
     }
-    for seed in 1..=seeds {
+    let times = std::env::var("WORLD_TIMES").ok();
+    let times: u64 = times.and_then(|times| times.parse().ok()).unwrap_or(1);
+    for seed in 1..=seeds * times {
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(seed)));
         if let Err(panic) = told {
             eprintln!("failed with WORLD_SEED={seed}");
@@ -212,6 +215,36 @@ fn a_pause_of_the_node_is_no_silence_of_the_peer() {
                 Condition::HolderSilent | Condition::RenewalUnanswered
             );
             assert!(!accused, "+{} ms {transition:?}", at.since(START) / MS);
+        }
+    });
+}
+
+/// A server behind a hung fsync reads and touches, but doesn't answer: both ends know it, and each
+/// says what it sees.
+#[test]
+fn a_server_that_does_not_answer_is_seen_at_both_ends() {
+    each_seed(40, |seed| {
+        let mut world = town(seed, 10);
+        world.run_for(secs(200));
+        world.grantors[0].mute = true;
+        world.run_for(secs(30));
+        for (role, condition) in [
+            (Role::Holder, Condition::RenewalUnanswered),
+            (Role::Grantor, Condition::RenewalUnprocessed),
+        ] {
+            let late = world
+                .transitions()
+                .filter(|(_, said)| said.subject.role == role && said.condition == condition)
+                .map(|(_, said)| said.subject.handle)
+                .collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(late.len(), 10, "{role:?}");
+        }
+        world.unmute(0);
+        world.run_for(secs(100));
+        world.check();
+        world.check_warned();
+        for lease in world.daemon.book.leases(world.now) {
+            assert_eq!(lease.stage, Stage::Healthy, "{lease:?}");
         }
     });
 }

@@ -6,15 +6,17 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::demo::{DemoArgs, DemoRole};
 
-/// Warns before leases (ZooKeeper sessions and the like) lapse, and says why.
+/// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "lease-watchdog", version, about, max_term_width = 100)]
+#[command(name = "lease-watchdog", version, max_term_width = 100)]
 #[command(
+    // Said here and not above: the subcommands' own text would take the place of that.
+    about = "Warns before leases (ZooKeeper sessions) lapse: how long they have, and why",
     after_help = "Exit codes: 0 asked to stop, 1 failure while running, 2 usage or \
                         configuration, 3 missing prerequisite."
 )]
 pub struct Cli {
-    /// Log more: -v what it does, -vv details. RUST_LOG goes before.
+    /// Log more to standard error: -v what it does, -vv details; RUST_LOG goes before it.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
     /// What to do.
@@ -28,13 +30,17 @@ pub enum Command {
     /// Watch leases until told to stop.
     Run(RunArgs),
     /// Show, without a ZooKeeper, that it warns before a session expires.
+    #[command(
+        after_help = "Exit codes: 0 all of it was seen, 1 something was not, 3 missing \
+                      prerequisite, 130 interrupted."
+    )]
     Demo(DemoArgs),
     /// A part of the demo.
     #[command(flatten)]
     Role(DemoRole),
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
-        /// The file.
+        /// The configuration file.
         file: PathBuf,
     },
 }
@@ -45,7 +51,8 @@ pub struct RunArgs {
     /// Configuration; without one, ZooKeeper sessions on port 2181 are watched.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Append events to this file, one JSON object a line; "-" is standard output.
+    /// Append events to this file, one JSON object a line; "-" is standard output. Without it none
+    /// are written.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
     /// What is known of leases is kept here over a restart.
@@ -59,6 +66,9 @@ pub struct RunArgs {
         hide_short_help = true
     )]
     pub btf: PathBuf,
+    /// Let the kernel programs log flows that begin and end (shown with -vv).
+    #[arg(long, hide_short_help = true)]
+    pub debug_probes: bool,
     /// The cgroup v2 root, below which sockets are seen; found by itself unless given.
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub cgroup_root: Option<PathBuf>,
@@ -84,6 +94,12 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_says_what_it_is_for() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.starts_with("Warns before leases"), "{help}");
     }
 
     #[test]

@@ -12,7 +12,9 @@ use watchdog_model::leases::{
 };
 
 use crate::{
-    collect::{cgroups::Mounts, existing, helper::Helper, look::Surroundings},
+    collect::{
+        cgroups::Mounts, executables::Executables, existing, helper::Helper, look::Surroundings,
+    },
     config::{Config, EntryThresholds},
     kernel::{Kernel, Missing, Options, Report},
     memory::{self, Remembered, Slate},
@@ -100,6 +102,7 @@ impl Daemon {
             outbox,
             gauges,
             helper,
+            executables: Executables::start(),
             remembered,
             slate,
             control,

@@ -76,6 +76,8 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             btf: args.btf.clone(),
             cgroup_root: args.cgroup_root.clone(),
             flows: args.flows,
+            debug: args.debug_probes,
+            only: None,
         }),
         state_dir: args.state_dir.clone(),
     };

@@ -164,7 +164,7 @@ fn a_wrong_configuration_is_code_2_with_every_mistake() {
             stderr(&output),
             format!(
                 "{config}:1: lease: unknown key; write \"leases\"\n\
-                 {config}:2: stages.hard_stall: \"1\" has no unit; write \"1s\"\n"
+                 {config}:2: stages.hard_stall: \"1\" has no unit; write \"1s\", or \"off\"\n"
             )
         );
     }
@@ -177,6 +177,15 @@ fn a_wrong_configuration_is_code_2_with_every_mistake() {
     );
     fs::write(config, FREE_PORT).unwrap();
     assert_eq!(run(&["check-config", config]).status.code(), Some(0));
+}
+
+#[test]
+fn the_example_configuration_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = include_str!("../../configs/lease-watchdog.yaml");
+    let config = config_in(&dir, example);
+    let output = run(&["check-config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]

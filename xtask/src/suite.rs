@@ -34,10 +34,14 @@ const PURE_CRATES: &[&str] = &["watchdog-common", "watchdog-model", "xtask"];
 const KERNEL: Family = Family {
     whole: "kernel",
     prefix: "kernel_",
+    // Probes share the kernel.
+    at_once: "1",
 };
 const STORIES: Family = Family {
     whole: "stories",
     prefix: "story_",
+    // Stories wait most of the time, each for its own server and clients.
+    at_once: "6",
 };
 
 /// Integration tests that belong together.
@@ -45,6 +49,8 @@ const STORIES: Family = Family {
 struct Family {
     whole: &'static str,
     prefix: &'static str,
+    /// How many of its tests may run at once.
+    at_once: &'static str,
 }
 
 impl Family {
@@ -276,7 +282,7 @@ impl<'a> Suite<'a> {
         let names = self.daemon_test_names(|name| family.holds(name))?;
         if names.is_empty() {
             let folder = self.layout.daemon_tests();
-            let Family { whole, prefix } = family;
+            let Family { whole, prefix, .. } = family;
             bail!(
                 "no test {whole}/main.rs or {prefix}*.rs in {}",
                 folder.display()
@@ -284,8 +290,7 @@ impl<'a> Suite<'a> {
         }
         let mut args = vec!["-p", "watchdog"];
         args.extend(names.iter().flat_map(|name| ["--test", name]));
-        // Probes share the kernel, faults share the machine.
-        self.cargo_test(&args, &["--test-threads=1"])
+        self.cargo_test(&args, &["--test-threads", family.at_once])
     }
 
     /// Names of the daemon's integration tests, in order.

@@ -155,6 +155,7 @@ impl Book {
             return;
         }
         let Some(slot) = self.carried_by(flow, now, say) else {
+            self.refused_there(flow, now, say);
             return;
         };
         let gap = self.gap;

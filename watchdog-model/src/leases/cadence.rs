@@ -88,6 +88,44 @@ impl Cadence {
     }
 }
 
+/// How many timeouts the worst gap is remembered for.
+const WORST_GAP_TIMEOUTS: u64 = 10;
+/// A cadence is never taken to be shorter than this part of the timeout (a third) from gaps alone: a
+/// busy while shows no silence, and says nothing of a quiet one.
+const WORST_GAP_LEAST: u64 = 3;
+
+/// The cadence of a protocol without keepalives of its own: the longest silence between two requests
+/// within the last ten timeouts, kept in two halves so that it can be forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorstGap {
+    current_ns: u64,
+    previous_ns: u64,
+    turned_at: Option<Mono>,
+    gaps: u32,
+}
+
+impl WorstGap {
+    /// Takes in a gap that ended at `at`.
+    pub fn learn(&mut self, gap_ns: u64, at: Mono, timeout_ns: u64) {
+        let half_ns = timeout_ns.saturating_mul(WORST_GAP_TIMEOUTS / 2);
+        let turned_at = *self.turned_at.get_or_insert(at);
+        if at.since(turned_at) >= half_ns {
+            self.previous_ns = self.current_ns;
+            self.current_ns = 0;
+            self.turned_at = Some(at);
+        }
+        self.current_ns = self.current_ns.max(gap_ns);
+        self.gaps = self.gaps.saturating_add(1);
+    }
+
+    /// The learned cadence, if enough gaps are known.
+    #[must_use]
+    pub fn known(&self, timeout_ns: u64) -> Option<u64> {
+        let worst_ns = self.current_ns.max(self.previous_ns);
+        (self.gaps >= ENOUGH).then(|| worst_ns.max(timeout_ns / WORST_GAP_LEAST))
+    }
+}
+
 const fn sinking_maximum(high: u64, sample: u64, decay: u64) -> u64 {
     if sample >= high {
         sample
@@ -189,6 +227,23 @@ mod tests {
             cadence.learn(secs(2), Mono(secs(2 * ping)));
         }
         assert!(cadence.known().unwrap() < ms(2100));
+    }
+
+    #[test]
+    fn the_worst_gap_is_kept_for_ten_timeouts_at_most() {
+        let mut worst = WorstGap::default();
+        worst.learn(secs(7), Mono(secs(100)), secs(12));
+        assert_eq!(worst.known(secs(12)), None);
+        worst.learn(secs(1), Mono(secs(101)), secs(12));
+        assert_eq!(worst.known(secs(12)), Some(secs(7)));
+        for second in 102..=160 {
+            worst.learn(secs(1), Mono(secs(second)), secs(12));
+        }
+        assert_eq!(worst.known(secs(12)), Some(secs(7)));
+        for second in 161..=220 {
+            worst.learn(secs(1), Mono(secs(second)), secs(12));
+        }
+        assert_eq!(worst.known(secs(12)), Some(secs(4)), "a third at least");
     }
 
     #[test]

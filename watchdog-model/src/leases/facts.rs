@@ -74,6 +74,8 @@ pub struct LeaseFacts {
     pub request_at: Option<Mono>,
     /// `r`, the newest reply: read by the application (holder) or sent (grantor).
     pub reply_at: Option<Mono>,
+    /// When the newest handshake was answered: a client's cadence begins there.
+    pub welcomed_at: Option<Mono>,
     /// Oldest unanswered request.
     pub pending_since: Option<Mono>,
     /// Oldest complete message that lies unread in this end's socket.
@@ -116,6 +118,7 @@ impl LeaseFacts {
             base: None,
             request_at: None,
             reply_at: None,
+            welcomed_at: None,
             pending_since: None,
             unread_since: None,
             unsent_since: None,
@@ -188,10 +191,7 @@ impl LeaseFacts {
             .flatten()
             .fold(self.opened_at, Mono::max);
         let mut latest = answered_at.plus(timeout_ns + look_ns);
-        let unheard_at = match self.role {
-            Role::Holder => self.request_at.max(self.unsent_since),
-            Role::Grantor => self.unread_since.and(self.request_at),
-        };
+        let unheard_at = self.request_at.max(self.unsent_since);
         if let Some(unheard_at) = unheard_at.filter(|at| Some(*at) > self.base) {
             latest = latest.max(unheard_at.plus(2 * (timeout_ns + look_ns)));
         }

@@ -93,6 +93,9 @@ pub struct EntrySettings {
     pub assumed_cadence: Share,
     /// The timeout where no handshake tells it, ns.
     pub timeout_ns: Option<u64>,
+    /// Whether the protocol has keepalives that can be told from other requests (ZooKeeper's pings).
+    /// Without, the cadence is learned from all gaps between requests.
+    pub has_keepalives: bool,
     /// The cadence where it is configured, ns; None: learned.
     pub renew_every_ns: Option<u64>,
     /// The shortest timeout that grantors of this entry give, ns: two of their ticks. A client that
@@ -118,6 +121,7 @@ impl Default for EntrySettings {
             // The slowest client known: `tokio-zookeeper` pings at two thirds.
             assumed_cadence: Share::TWO_THIRDS,
             timeout_ns: None,
+            has_keepalives: true,
             renew_every_ns: None,
             // ZooKeeper's minSessionTimeout is 2·tickTime, tickTime is 2 s unless set.
             min_timeout_ns: secs(4),

@@ -210,7 +210,8 @@ impl<'a> Frame<'a> {
         if facts.role == Role::Grantor && facts.unread_since.is_some() {
             return None;
         }
-        let last = self.since_fresh(facts.request_at.unwrap_or(facts.opened_at));
+        let last = facts.request_at.max(facts.welcomed_at);
+        let last = self.since_fresh(last.unwrap_or(facts.opened_at));
         let due = last.plus(
             self.settings
                 .late_after_ns

@@ -257,6 +257,9 @@ impl World {
         end.seen.pending_since = end.pending.front().copied();
         end.seen.unread_since.get_or_insert(now);
         end.unread.push_back((now, message));
+        if let Message::Welcome { session, .. } = message {
+            self.welcomed.entry(session).or_insert(now);
+        }
         self.mark(flow, to);
         match to {
             Role::Holder => self.holder_reads(flow),

@@ -23,6 +23,9 @@ pub struct Grantor {
     pub sessions: HashMap<u64, Session>,
     /// Flows that this end still holds open, in order of opening.
     pub open: std::collections::BTreeSet<usize>,
+    /// Its answers wait behind a hung fsync; it reads, and touches sessions, all the same.
+    pub mute: bool,
+    waiting: Vec<(usize, Message)>,
     next_session: u64,
 }
 
@@ -33,6 +36,8 @@ impl Grantor {
             held: None,
             sessions: HashMap::new(),
             open: std::collections::BTreeSet::new(),
+            mute: false,
+            waiting: Vec::new(),
             next_session: 0,
         }
     }
@@ -104,7 +109,7 @@ impl World {
                     session: 0,
                 },
             };
-            self.send(flow, Role::Grantor, welcome);
+            self.reply(grantor, flow, welcome);
             return;
         }
         let id = self.flows[flow].session;
@@ -123,7 +128,23 @@ impl World {
         if let Some(known) = server.sessions.get_mut(&id) {
             known.expires_at = due;
         }
-        self.send(flow, Role::Grantor, Message::Reply);
+        self.reply(grantor, flow, Message::Reply);
+    }
+
+    fn reply(&mut self, grantor: usize, flow: usize, message: Message) {
+        if self.grantors[grantor].mute {
+            self.grantors[grantor].waiting.push((flow, message));
+        } else {
+            self.send(flow, Role::Grantor, message);
+        }
+    }
+
+    /// The disk writes again: all answers go out.
+    pub fn unmute(&mut self, grantor: usize) {
+        self.grantors[grantor].mute = false;
+        for (flow, message) in std::mem::take(&mut self.grantors[grantor].waiting) {
+            self.send(flow, Role::Grantor, message);
+        }
     }
 
     fn server_hangs_up(&mut self, flow: usize) {
@@ -155,6 +176,7 @@ impl World {
             holder: session.holder,
             at: self.now,
             holder_left,
+            hung_up: session.flow.is_none(),
             floors,
         });
         if let Some(flow) = session.flow {

@@ -49,6 +49,8 @@ pub struct Holder {
     ping_at: Mono,
     ping_timer_at: Option<Mono>,
     connect_wanted: bool,
+    /// The connection whose handshake is over.
+    welcomed_on: Option<usize>,
 }
 
 impl Holder {
@@ -69,6 +71,7 @@ impl Holder {
             ping_at: Mono(0),
             ping_timer_at: None,
             connect_wanted: false,
+            welcomed_on: None,
         }
     }
 
@@ -82,7 +85,7 @@ impl Holder {
     }
 
     fn welcomed(&self) -> bool {
-        self.timeout_ns != 0 && self.session != 0
+        self.flow.is_some() && self.flow == self.welcomed_on
     }
 }
 
@@ -240,6 +243,7 @@ impl World {
             }
             let it = &mut self.holders[holder];
             it.session = session;
+            it.welcomed_on = Some(flow);
             it.timeout_ns = u64::try_from(timeout_ms).map(ms).unwrap();
             let wait = self.pings_after(holder);
             let it = &mut self.holders[holder];

@@ -12,7 +12,7 @@ pub mod holder;
 pub mod rng;
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use watchdog_model::Mono;
 use watchdog_model::leases::observation::{Role, Stall, StallKind};
@@ -96,6 +96,8 @@ pub struct TrueExpiry {
     pub at: Mono,
     /// Whether the holder had gone by itself before.
     pub holder_left: bool,
+    /// Whether it had hung up at the grantor and not come back there: no more than `late`, there.
+    pub hung_up: bool,
     /// The earliest floor that the daemon had for it, per role.
     pub floors: [Option<Mono>; 2],
 }
@@ -140,6 +142,9 @@ pub struct World {
     pub links: Vec<Link>,
     pub daemon: Daemon,
     pub expiries: Vec<TrueExpiry>,
+    /// When each session's first welcome arrived at its holder's node. (One that is lost on the way
+    /// leaves a session behind that its holder never hears of.)
+    pub welcomed: BTreeMap<u64, Mono>,
 }
 
 impl World {
@@ -156,6 +161,7 @@ impl World {
             links: Vec::new(),
             daemon,
             expiries: Vec::new(),
+            welcomed: BTreeMap::new(),
         }
     }
 

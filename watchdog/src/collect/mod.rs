@@ -2,6 +2,7 @@
 
 pub mod cgroups;
 pub mod disks;
+pub mod executables;
 pub mod existing;
 pub mod helper;
 pub mod look;

@@ -48,7 +48,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub json: bool,
     /// The client to freeze in the first act
-    #[arg(long, value_enum, default_value = "java")]
+    #[arg(long, value_enum, value_name = "CLIENT", default_value = "java")]
     pub freeze: ClientKind,
     /// Run the daemon without its probes; the demo must then fail
     #[arg(long, hide = true)]

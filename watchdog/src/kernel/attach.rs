@@ -185,9 +185,13 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
         .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))?;
     let root = cgroup::root(options.cgroup_root.as_deref())?;
     let mut programs = object(options, &offsets, &kernel_btf)?;
+    if options.debug {
+        log_programs(&mut programs);
+    }
     let state = state::State::map(&mut programs, options.flows)?;
     let mut report = Report::default();
-    for signal in SIGNALS {
+    let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
+    for signal in SIGNALS.iter().filter(wanted) {
         attach_signal(
             &mut programs,
             signal,
@@ -200,6 +204,32 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     drop(kernel_btf);
     trim();
     Ok(super::assemble(state, report, programs))
+}
+
+/// How often the kernel programs' log is looked at.
+const LOG_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Passes the kernel programs' log on to the daemon's, on a thread that ends with the process.
+fn log_programs(programs: &mut Ebpf) {
+    let mut logger = match aya_log::EbpfLogger::init(programs) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "the kernel programs' log cannot be read");
+            return;
+        }
+    };
+    let spawned = std::thread::Builder::new()
+        .name("probe-log".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            loop {
+                logger.flush();
+                std::thread::park_timeout(LOG_EVERY);
+            }
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the kernel programs' log is not read");
+    }
 }
 
 /// Gives back what reading the kernel's types took, 80 MB for a moment, before anything else is
@@ -215,6 +245,8 @@ fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, 
     for (field, offset) in btf::FIELDS.iter().zip(offsets) {
         loader.override_global(field.global, offset, true);
     }
+    let debug = u32::from(options.debug);
+    loader.override_global("DEBUG", &debug, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
     loader
@@ -276,7 +308,7 @@ fn attach_signal(
         })
         .collect();
     Err(Missing(format!(
-        "no hook for `{}` can be attached ({}); run as root, on a kernel of 5.10 or later",
+        "no hook for `{}` can be attached ({}); run as root, on Linux 5.17 or later",
         signal.name,
         tried.join("; ")
     )))

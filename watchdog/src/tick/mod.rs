@@ -31,7 +31,7 @@ use watchdog_model::{
 };
 
 use crate::{
-    collect::helper::Helper,
+    collect::{executables::Executables, helper::Helper},
     kernel::{Kernel, state::State},
     memory,
     outbox::{Message, Outbox, Stamped},
@@ -166,6 +166,8 @@ pub struct Tick<G> {
     pub gauges: G,
     /// Who gathers facts about late leases; None: nobody.
     pub helper: Option<Helper>,
+    /// Who runs what.
+    pub executables: Executables,
     /// What an earlier run knew of the flows.
     pub remembered: memory::Remembered,
     /// Where what a later run should know is left.
@@ -242,6 +244,7 @@ impl<G: Gauges + 'static> Tick<G> {
             })
         };
         if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
+            self.executables.take_answers(now);
             let stalls_changed = threads.look(state, now);
             let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
@@ -262,6 +265,9 @@ impl<G: Gauges + 'static> Tick<G> {
                     threads.learn(state, flows.servers(index), now);
                     let changed = flows.set_stall(index, threads) || changed;
                     if let (true, Some(flow)) = (changed, flows.get_mut(index)) {
+                        if let Some(owner) = &mut flow.observation.owner {
+                            owner.executable = self.executables.of(owner.pid, now);
+                        }
                         flow.figures(&mut self.gauges, &self.book, now);
                         if !flow.met {
                             flow.met = true;

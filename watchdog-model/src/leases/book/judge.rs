@@ -281,7 +281,8 @@ fn move_stage(
     say: &mut dyn FnMut(Note),
 ) -> bool {
     let from = lease.stage;
-    let renewed = lease.facts.base > lease.stage_base;
+    // A lease without a flow is in trouble even while the margin for coming back lasts.
+    let renewed = lease.facts.base > lease.stage_base && lease.facts.lost.is_none();
     if found.stage < from && renewed {
         lease.condition = Condition::None;
         say(transition(lease, from, Outcome::Renewed, now));

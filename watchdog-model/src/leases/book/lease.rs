@@ -5,7 +5,7 @@
 //! that goes backwards.
 
 use crate::causes::Verdict;
-use crate::leases::cadence::{Cadence, SharedCadences};
+use crate::leases::cadence::{Cadence, SharedCadences, WorstGap};
 use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout, Trouble};
 use crate::leases::note::{Condition, LeaseHandle, LeaseId, Stage, Subject};
 use crate::leases::observation::{
@@ -53,6 +53,9 @@ pub(super) struct Lease {
     pub flow: Option<FlowKey>,
     pub facts: LeaseFacts,
     pub cadence: Cadence,
+    worst_gap: WorstGap,
+    /// The newest request when the lease was last looked at.
+    request_seen: Option<Mono>,
 
     pub stage: Stage,
     pub condition: Condition,
@@ -69,6 +72,9 @@ pub(super) struct Lease {
     pub is_listed_adrift: bool,
     /// Grantor: arrival of the oldest renewal since `facts.base`, while none has been read.
     unheard_since: Option<Mono>,
+    /// An earlier flow has asked for this lease and was never answered. Whenever the grantor comes
+    /// to read that request, it moves the lease there and closes the flow that carries it now.
+    has_rivals: bool,
     overrun: Option<Overrun>,
 
     /// Counters of the flow when it was last looked at.
@@ -117,6 +123,8 @@ impl Lease {
             flow: Some(flow.key),
             facts,
             cadence,
+            worst_gap: WorstGap::default(),
+            request_seen: None,
             stage: Stage::Healthy,
             condition: Condition::None,
             since: now,
@@ -126,6 +134,7 @@ impl Lease {
             closing: false,
             is_listed_adrift: false,
             unheard_since: None,
+            has_rivals: false,
             overrun: None,
             answers: 0,
             reads: 0,
@@ -170,6 +179,7 @@ impl Lease {
         let at = flow.hello.map_or(flow.opened_at, |hello| hello.at);
         self.facts.lost.get_or_insert(Loss { at, how: None });
         self.facts.stall = None;
+        self.has_rivals |= self.facts.reconnect.is_some();
         (self.answers, self.reads, self.keepalives) = (0, 0, 0);
         self.unsynchronised_at = flow.unsynchronised_at;
         (self.request_before, self.request_read) = (None, None);
@@ -209,12 +219,18 @@ impl Lease {
         };
         facts.reply_at = facts.reply_at.max(reply_at);
         self.take_handshake(flow, settings);
-        match flow.role {
-            Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
-            Role::Grantor => self.take_renewal_read(flow, settings),
+        // The answer to a ConnectRequest may be that the lease is no more, which renews nothing.
+        let refused = flow.welcome.is_some_and(|welcome| welcome.timeout_ms <= 0);
+        if !refused {
+            match flow.role {
+                Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
+                Role::Grantor => self.take_renewal_read(flow, settings),
+            }
         }
         self.closing |= flow.close_request_at.is_some();
-        self.learn(flow, shared, now);
+        // Requests are answered one after the other: whatever was in the way has been met.
+        self.has_rivals &= flow.answered_at <= flow.hello.map(|hello| hello.at);
+        self.learn(flow, settings, shared, now);
         self.infer_timeout(settings);
         self.observed_at = Some(now);
     }
@@ -291,8 +307,9 @@ impl Lease {
             .welcome
             .is_some_and(|welcome| welcome.timeout_ms > 0 && welcome.at >= hello.at);
         // A welcome that went past unseen is proven by any later answer.
-        let answered = welcomed || flow.answered_at > Some(hello.at);
+        let answered = welcomed || (flow.welcome.is_none() && flow.answered_at > Some(hello.at));
         if answered {
+            facts.welcomed_at = flow.welcome.map(|welcome| welcome.at);
             facts.base = facts.base.max(Some(hello.at));
             facts.reconnect = None;
             facts.lost = closed;
@@ -321,8 +338,10 @@ impl Lease {
     /// `p`: when the application last read a renewal. A later read of half a frame moves the
     /// observation's stamp but renews nothing, so the stamp counts only with a request behind it.
     fn take_renewal_read(&mut self, flow: &FlowObservation, settings: &EntrySettings) {
+        // A ConnectRequest renews when it is answered: the answer may be that the lease is no more.
+        let refusable = self.facts.reconnect.is_some();
         let newest = flow.request_at.max(flow.hello.map(|hello| hello.at));
-        let read = match (flow.read_at, newest) {
+        let read = match (flow.read_at.filter(|_| !refusable), newest) {
             (Some(read_at), Some(newest)) if newest > self.request_read.unwrap_or(Mono(0)) => {
                 if flow.unread_since.is_none() {
                     self.request_read = Some(newest);
@@ -365,7 +384,14 @@ impl Lease {
         }
     }
 
-    fn learn(&mut self, flow: &FlowObservation, shared: &mut SharedCadences, now: Mono) {
+    fn learn(
+        &mut self,
+        flow: &FlowObservation,
+        settings: &EntrySettings,
+        shared: &mut SharedCadences,
+        now: Mono,
+    ) {
+        let request_before = std::mem::replace(&mut self.request_seen, self.facts.request_at);
         let answered = flow.answers > self.answers;
         let read = flow.reads > self.reads;
         let kept_alive = flow.keepalives > self.keepalives;
@@ -396,6 +422,10 @@ impl Lease {
                 self.cadence.interrupted();
             }
         }
+        if !settings.has_keepalives {
+            self.learn_worst_gap(request_before);
+            return;
+        }
         let executable = flow.owner.map_or(0, |owner| owner.executable);
         let timeout = self
             .facts
@@ -413,21 +443,38 @@ impl Lease {
         };
     }
 
+    /// Without a keepalive to tell by, any silence between two requests may be the usual one.
+    fn learn_worst_gap(&mut self, request_before: Option<Mono>) {
+        let (Some(before), Some(newest)) = (request_before, self.facts.request_at) else {
+            return;
+        };
+        let timeout_ns = self.facts.timeout.map_or(0, |timeout| timeout.ns);
+        if newest > before && Some(before) >= self.facts.fresh_from {
+            self.worst_gap
+                .learn(newest.since(before), newest, timeout_ns);
+            self.facts.cadence_ns = self.worst_gap.known(timeout_ns);
+        }
+    }
+
     /// Whether the flow proves that the lease has expired.
     pub fn expiry(&self, flow: &FlowObservation, settings: &EntrySettings) -> Option<Expiry> {
-        let at = self.expired_at(flow, settings)?;
-        let Some(overrun) = self.overrun else {
-            return Some(Expiry {
+        self.expired_at(flow, settings).map(|at| self.expiry_at(at))
+    }
+
+    /// That the lease has expired is known since `at`: what had been heard of its holder by then.
+    pub fn expiry_at(&self, at: Mono) -> Expiry {
+        match self.overrun {
+            None => Expiry {
                 at,
                 base: self.facts.base,
                 arrived_at: self.unheard_since,
-            });
-        };
-        Some(Expiry {
-            at,
-            base: Some(overrun.base),
-            arrived_at: overrun.arrived_at,
-        })
+            },
+            Some(overrun) => Expiry {
+                at,
+                base: Some(overrun.base),
+                arrived_at: overrun.arrived_at,
+            },
+        }
     }
 
     fn expired_at(&self, flow: &FlowObservation, settings: &EntrySettings) -> Option<Mono> {
@@ -442,7 +489,7 @@ impl Lease {
         }
         let closed = flow.closed?;
         let unasked = flow.close_request_at.is_none() && closed.how == CloseHow::OwnClose;
-        if flow.role != Role::Grantor || !unasked {
+        if flow.role != Role::Grantor || !unasked || self.has_rivals {
             return None;
         }
         let timeout_ns = self.facts.timeout?.ns;
