@@ -13,7 +13,7 @@ use super::collected::{Collected, TcpLook, ThreadLook};
 use super::{Cause, CauseSet, Fact, Side, Verdict, elsewhere, node, path, peer, process};
 use crate::leases::note::Condition;
 use crate::leases::observation::{CloseHow, Role, Stall};
-use crate::time::{MS, Mono, SECOND};
+use crate::time::{Mono, SECOND};
 
 /// How long a device must have completed nothing, a node have stood still, to be a cause. The same
 /// second that a thread must stand still for to be proof (`hard_stall`).
@@ -21,8 +21,9 @@ pub const HARD_STALL_NS: u64 = SECOND;
 /// What was gathered longer ago than this is no evidence for now. It is gathered every half second
 /// while a lease is late.
 pub const FRESH_NS: u64 = 2 * SECOND;
-/// After this time in a condition something should have been gathered.
-const LOOKS_DUE_NS: u64 = 500 * MS;
+/// After this time in a condition something should have been gathered: a stall is late after a
+/// second, and the first answer takes some hundred milliseconds more.
+const LOOKS_DUE_NS: u64 = 2 * SECOND;
 
 /// What is measured on one end of a flow.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -62,16 +62,20 @@ pub struct Groups {
     /// Path of the group that limits its CPU time, below its hierarchy.
     pub cpu_path: String,
     cpu: Option<(PathBuf, PathBuf)>,
-    freezer: Option<PathBuf>,
+    freezer: Option<(String, PathBuf)>,
     memory: Option<PathBuf>,
     unified: Option<(PathBuf, PathBuf)>,
+    unified_path: String,
 }
 
 /// Figures of a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
-    /// Time throttled so far, ns: of the group or one above it, whichever has more.
+    /// Time throttled so far, ns: of the group or one above it, whichever has more. The kernel adds
+    /// it up when a throttled CPU may run again, which can be a second later.
     pub throttled_ns: u64,
+    /// The same in whole periods, counted while it goes on, ns.
+    pub throttled_periods_ns: u64,
     /// Pages thrown out and fetched back so far.
     pub refaults: u64,
     /// Time that somebody waited for memory so far, ns.
@@ -99,12 +103,13 @@ impl Groups {
                         path.clone_into(&mut groups.cpu_path);
                         groups.cpu = Some((mount.clone(), place));
                     }
-                    "freezer" => groups.freezer = Some(place),
+                    "freezer" => groups.freezer = Some((path.to_owned(), place)),
                     "memory" => groups.memory = Some(place),
                     "" => {
                         if groups.cpu_path.is_empty() || groups.cpu.is_none() {
                             path.clone_into(&mut groups.cpu_path);
                         }
+                        path.clone_into(&mut groups.unified_path);
                         groups.unified = Some((mount.clone(), place));
                     }
                     _ => {}
@@ -114,18 +119,18 @@ impl Groups {
         groups
     }
 
-    /// Whether it is frozen, by either version's freezer.
+    /// The group that is frozen, by either version's freezer, if one is.
     #[must_use]
-    pub fn is_frozen(&self) -> bool {
-        let old = self.freezer.as_ref().is_some_and(|place| {
-            fs::read_to_string(place.join("freezer.state"))
+    pub fn frozen(&self) -> Option<String> {
+        if let Some((path, place)) = &self.freezer
+            && fs::read_to_string(place.join("freezer.state"))
                 .is_ok_and(|state| state.trim() != "THAWED")
-        });
-        let new = self.unified.as_ref().is_some_and(|(_, place)| {
-            fs::read_to_string(place.join("cgroup.events"))
-                .is_ok_and(|events| value(&events, "frozen") == Some(1))
-        });
-        old || new
+        {
+            return Some(path.clone());
+        }
+        let (_, place) = self.unified.as_ref()?;
+        let events = fs::read_to_string(place.join("cgroup.events")).ok()?;
+        (value(&events, "frozen") == Some(1)).then(|| self.unified_path.clone())
     }
 
     /// Its figures now.
@@ -134,7 +139,9 @@ impl Groups {
         let mut figures = Figures::default();
         for (root, place) in [&self.cpu, &self.unified].into_iter().flatten() {
             for group in place.ancestors().take_while(|group| *group != root) {
-                figures.throttled_ns = figures.throttled_ns.max(throttled(group));
+                let (time_ns, periods_ns) = throttled(group);
+                figures.throttled_ns = figures.throttled_ns.max(time_ns);
+                figures.throttled_periods_ns = figures.throttled_periods_ns.max(periods_ns);
             }
         }
         let unified = self.unified.as_ref().map(|(_, place)| place);
@@ -158,13 +165,33 @@ impl Groups {
     }
 }
 
-fn throttled(group: &Path) -> u64 {
+/// Time that a group was throttled, ns: as the kernel adds it up, and as periods counted.
+fn throttled(group: &Path) -> (u64, u64) {
+    /// The length of a period unless the group says otherwise, µs.
+    const PERIOD_US: u64 = 100_000;
     let Ok(text) = fs::read_to_string(group.join("cpu.stat")) else {
-        return 0;
+        return (0, 0);
     };
-    value(&text, "throttled_time")
+    let time_ns = value(&text, "throttled_time")
         .or_else(|| Some(value(&text, "throttled_usec")?.saturating_mul(1000)))
-        .unwrap_or(0)
+        .unwrap_or(0);
+    let periods = value(&text, "nr_throttled").unwrap_or(0);
+    if periods == 0 {
+        return (time_ns, 0);
+    }
+    // Version 1 has a file for it; version 2 says "quota period".
+    let period_us = fs::read_to_string(group.join("cpu.cfs_period_us"))
+        .ok()
+        .or_else(|| {
+            let max = fs::read_to_string(group.join("cpu.max")).ok()?;
+            max.split_ascii_whitespace().nth(1).map(str::to_owned)
+        })
+        .and_then(|period| period.trim().parse().ok())
+        .unwrap_or(PERIOD_US);
+    (
+        time_ns,
+        periods.saturating_mul(period_us).saturating_mul(1000),
+    )
 }
 
 /// The number behind a word at the beginning of a line.
@@ -198,7 +225,7 @@ mod tests {
     #[test]
     fn this_very_process_is_in_some_group() {
         let groups = Groups::of(std::process::id(), &Mounts::find());
-        assert!(!groups.is_frozen());
+        assert_eq!(groups.frozen(), None);
         let _figures = groups.figures();
     }
 }

@@ -58,6 +58,8 @@ struct Counters {
     started: u64,
     ran_ns: u64,
     waited_ns: u64,
+    slices: u64,
+    doing: Doing,
     major_faults: u64,
 }
 
@@ -77,7 +79,7 @@ pub struct Process {
     looked_at: Option<Mono>,
     stats: HashMap<u32, proc::Stat>,
     groups: Groups,
-    frozen: bool,
+    frozen: Option<String>,
     whole: Whole,
     whole_before: Option<Whole>,
     counters: HashMap<u32, Counters>,
@@ -142,7 +144,7 @@ impl Process {
             .filter_map(|tid| Some((tid, proc::stat(pid, Some(tid))?)))
             .collect();
         self.groups = Groups::of(pid, &around.mounts);
-        self.frozen = self.groups.is_frozen();
+        self.frozen = self.groups.frozen();
         let whole = Whole {
             at: now,
             major_faults: stat.major_faults,
@@ -236,10 +238,10 @@ impl Process {
     }
 
     fn whole_facts(&self, collected: &mut Collected) {
-        let path = Label::end_of(self.groups.cpu_path.as_bytes());
+        let path = self.frozen.as_ref().unwrap_or(&self.groups.cpu_path);
         let mut cgroup = CgroupLook {
-            path,
-            frozen: self.frozen,
+            path: Label::end_of(path.as_bytes()),
+            frozen: self.frozen.is_some(),
             throttled_ns: 0,
             over_ns: 0,
         };
@@ -247,10 +249,13 @@ impl Process {
             let now = self.whole;
             let over_ns = now.at.since(before.at);
             cgroup.over_ns = over_ns;
-            cgroup.throttled_ns = now
-                .figures
-                .throttled_ns
-                .saturating_sub(before.figures.throttled_ns);
+            let (now_is, was) = (now.figures, before.figures);
+            let time_ns = now_is.throttled_ns.saturating_sub(was.throttled_ns);
+            let periods_ns = now_is
+                .throttled_periods_ns
+                .saturating_sub(was.throttled_periods_ns);
+            // Of several CPUs the time is the sum.
+            cgroup.throttled_ns = time_ns.max(periods_ns).min(over_ns);
             collected.memory = MemoryLook {
                 major_faults: now.major_faults.saturating_sub(before.major_faults),
                 refaults: now.figures.refaults.saturating_sub(before.figures.refaults),
@@ -298,10 +303,23 @@ impl Process {
             over_ns: 0,
         };
         if let Some((counters, Some(before))) = self.count(asked.pid, tid, now) {
-            look.ran_ns = counters.ran_ns.saturating_sub(before.ran_ns);
-            look.waited_ns = counters.waited_ns.saturating_sub(before.waited_ns);
-            look.major_faults = counters.major_faults.saturating_sub(before.major_faults);
             look.over_ns = counters.at.since(before.at);
+            look.ran_ns = counters
+                .ran_ns
+                .saturating_sub(before.ran_ns)
+                .min(look.over_ns);
+            // A wait is added up when it is over, also the part before the span …
+            let waited_ns = counters.waited_ns.saturating_sub(before.waited_ns);
+            let rest_ns = look.over_ns - look.ran_ns;
+            // … and one that goes on all the time is not in it at all.
+            let still = counters.slices == before.slices
+                && (before.doing, counters.doing) == (Doing::Running, Doing::Running);
+            look.waited_ns = if still {
+                rest_ns
+            } else {
+                waited_ns.min(rest_ns)
+            };
+            look.major_faults = counters.major_faults.saturating_sub(before.major_faults);
         }
         Some((look, found))
     }
@@ -402,12 +420,14 @@ impl Process {
 
 fn counters(pid: u32, tid: u32, now: Mono) -> Option<Counters> {
     let stat = proc::stat(pid, Some(tid))?;
-    let (ran_ns, waited_ns) = proc::cpu_times(pid, tid)?;
+    let times = proc::cpu_times(pid, tid)?;
     Some(Counters {
         at: now,
         started: stat.started,
-        ran_ns,
-        waited_ns,
+        ran_ns: times.ran_ns,
+        waited_ns: times.waited_ns,
+        slices: times.slices,
+        doing: stat.doing,
         major_faults: stat.major_faults,
     })
 }

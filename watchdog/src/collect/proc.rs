@@ -72,12 +72,27 @@ pub fn threads(pid: u32, limit: usize) -> Vec<u32> {
         .collect()
 }
 
-/// Time on a CPU and time waiting for one, ns (schedstat).
+/// A thread's time so far (schedstat).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// On a CPU, ns.
+    pub ran_ns: u64,
+    /// Waiting for one, ns; a wait counts when it is over.
+    pub waited_ns: u64,
+    /// How often it was given one.
+    pub slices: u64,
+}
+
+/// Reads a thread's time.
 #[must_use]
-pub fn cpu_times(pid: u32, tid: u32) -> Option<(u64, u64)> {
+pub fn cpu_times(pid: u32, tid: u32) -> Option<Times> {
     let line = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
-    let mut words = line.split_ascii_whitespace();
-    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    let mut words = line.split_ascii_whitespace().map(str::parse);
+    Some(Times {
+        ran_ns: words.next()?.ok()?,
+        waited_ns: words.next()?.ok()?,
+        slices: words.next()?.ok()?,
+    })
 }
 
 /// The function of the kernel that a thread waits in; empty if it does not.
@@ -190,8 +205,7 @@ mod tests {
         let own = stat(pid, None).unwrap();
         assert!(own.started > 0);
         assert!(threads(pid, 100).contains(&pid));
-        let (ran_ns, _) = cpu_times(pid, pid).unwrap();
-        assert!(ran_ns > 0);
+        assert!(cpu_times(pid, pid).unwrap().slices > 0);
         let word = 0x1122_3344_u32;
         let read = memory(pid, (&raw const word) as u64, 4).unwrap();
         assert_eq!(read, word.to_ne_bytes());

@@ -279,7 +279,10 @@ impl Incidents {
         if let Some(id) = self.members.get(&handle).map(|member| member.incident)
             && let Some(incident) = self.open.get_mut(&id)
         {
-            if key.cause == Cause::Unknown || incident.key == key {
+            // A process that is gone is known no more; what it did is not another incident.
+            let vaguer = incident.key.cause == key.cause
+                && matches!(key.thing, Thing::Service(_) | Thing::Host(_));
+            if key.cause == Cause::Unknown || incident.key == key || vaguer {
                 return (id, false);
             }
             let takes_it_along =
