@@ -32,6 +32,8 @@ struct Signal {
     required: bool,
     /// A signal without which this one would mislead.
     needs: Option<&'static str>,
+    /// Fields without which its programs are of no use: of each list one must be there.
+    fields: &'static [&'static [&'static str]],
     ways: &'static [Way],
 }
 
@@ -41,6 +43,7 @@ const SIGNALS: &[Signal] = &[
         name: "flow_start",
         required: true,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_start",
             hook: "sock_ops",
@@ -51,6 +54,7 @@ const SIGNALS: &[Signal] = &[
         name: "packets_in",
         required: true,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "packet_in",
             hook: "cgroup_skb ingress",
@@ -61,6 +65,7 @@ const SIGNALS: &[Signal] = &[
         name: "packets_out",
         required: true,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "packet_out",
             hook: "cgroup_skb egress",
@@ -71,6 +76,7 @@ const SIGNALS: &[Signal] = &[
         name: "reads",
         required: false,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_read",
             hook: "tp_btf tcp_rcv_space_adjust",
@@ -81,6 +87,7 @@ const SIGNALS: &[Signal] = &[
         name: "writes",
         required: false,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_write",
             hook: "tp_btf sock_send_length",
@@ -91,6 +98,7 @@ const SIGNALS: &[Signal] = &[
         name: "flow_state",
         required: true,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_state",
             hook: "tp_btf inet_sock_set_state",
@@ -101,6 +109,7 @@ const SIGNALS: &[Signal] = &[
         name: "retransmits",
         required: false,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_retransmit",
             hook: "tp_btf tcp_retransmit_skb",
@@ -111,6 +120,7 @@ const SIGNALS: &[Signal] = &[
         name: "switches",
         required: false,
         needs: None,
+        fields: &[],
         ways: &[Way {
             program: "thread_switch",
             hook: "tp_btf sched_switch",
@@ -122,13 +132,66 @@ const SIGNALS: &[Signal] = &[
         required: false,
         // Of a thread that is seen to wake and never to run, one would think that it starves.
         needs: Some("switches"),
+        fields: &[],
         ways: &[Way {
             program: "thread_wakeup",
             hook: "tp_btf sched_wakeup",
             kind: Kind::Tracepoint("sched_wakeup"),
         }],
     },
+    Signal {
+        name: "block",
+        required: false,
+        needs: None,
+        fields: BLOCK,
+        ways: &[Way {
+            program: "block_issue",
+            hook: "tp_btf block_rq_issue",
+            kind: Kind::Tracepoint("block_rq_issue"),
+        }],
+    },
+    Signal {
+        name: "block",
+        required: false,
+        needs: None,
+        fields: BLOCK,
+        ways: &[Way {
+            program: "block_complete",
+            hook: "tp_btf block_rq_complete",
+            kind: Kind::Tracepoint("block_rq_complete"),
+        }],
+    },
+    Signal {
+        name: "journal",
+        required: false,
+        needs: None,
+        fields: JOURNAL,
+        ways: &[Way {
+            program: "journal_start",
+            hook: "tp_btf jbd2_start_commit",
+            kind: Kind::Tracepoint("jbd2_start_commit"),
+        }],
+    },
+    Signal {
+        name: "journal",
+        required: false,
+        needs: None,
+        fields: JOURNAL,
+        ways: &[Way {
+            program: "journal_end",
+            hook: "tp_btf jbd2_end_commit",
+            kind: Kind::Tracepoint("jbd2_end_commit"),
+        }],
+    },
 ];
+
+const BLOCK: &[&[&str]] = &[
+    &["QUEUE_DISK", "REQUEST_DISK"],
+    &["REQUEST_QUEUE"],
+    &["DISK_MAJOR"],
+    &["DISK_MINOR"],
+];
+const JOURNAL: &[&[&str]] = &[&["JOURNAL_DEVICE"], &["DEVICE_NUMBER"]];
 
 /// Loads the object, attaches every signal, maps the memory.
 pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
@@ -145,7 +208,14 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     let mut report = Report::default();
     let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
     for signal in SIGNALS.iter().filter(wanted) {
-        attach_signal(&mut programs, signal, &kernel_btf, &root, &mut report)?;
+        attach_signal(
+            &mut programs,
+            signal,
+            &offsets,
+            &kernel_btf,
+            &root,
+            &mut report,
+        )?;
     }
     drop(kernel_btf);
     trim();
@@ -212,14 +282,18 @@ fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, 
 fn attach_signal(
     programs: &mut Ebpf,
     signal: &Signal,
+    offsets: &[u32],
     kernel_btf: &Btf,
     root: &File,
     report: &mut Report,
 ) -> Result<(), Missing> {
     let missing = signal.needs.filter(|needed| !report.has(needed));
+    let lacks = missing
+        .map(|needed| format!("without {needed} it would mislead"))
+        .or_else(|| lacking(signal, offsets));
     for way in signal.ways {
-        let refused = match missing {
-            Some(needed) => Some(format!("without {needed} it would mislead")),
+        let refused = match &lacks {
+            Some(lacks) => Some(lacks.clone()),
             None => attach(programs, way, kernel_btf, root).err(),
         };
         if let Some(why) = &refused {
@@ -257,6 +331,26 @@ fn attach_signal(
         signal.name,
         tried.join("; ")
     )))
+}
+
+/// What the kernel lacks for a signal, if anything.
+fn lacking(signal: &Signal, offsets: &[u32]) -> Option<String> {
+    let has = |global: &&str| {
+        btf::FIELDS
+            .iter()
+            .zip(offsets)
+            .any(|(field, offset)| field.global == *global && *offset != btf::ABSENT)
+    };
+    let missing = signal
+        .fields
+        .iter()
+        .find(|either| !either.iter().any(has))?;
+    let named: Vec<String> = btf::FIELDS
+        .iter()
+        .filter(|field| missing.contains(&field.global))
+        .map(|field| format!("{}.{}", field.of, field.name))
+        .collect();
+    Some(format!("this kernel has no {}", named.join(" or ")))
 }
 
 /// Loads and attaches one program; the error is one line.

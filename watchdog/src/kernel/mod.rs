@@ -96,6 +96,6 @@ pub(crate) fn assemble(state: state::State, report: Report, programs: aya::Ebpf)
     Kernel {
         state,
         report,
-        programs: programs,
+        programs,
     }
 }
