@@ -44,7 +44,7 @@ impl Row {
     }
 
     fn right(&self, verdict: &Verdict) -> bool {
-        self.expected.contains(&verdict.cause.as_str())
+        self.expected.contains(&verdict.cause.as_str()) && verdict.names_thing
     }
 
     fn flagged(&self) -> usize {

@@ -22,6 +22,8 @@ pub struct Sample {
     pub harm_us: i64,
     /// How it is known that the fault bit; or why it did not.
     pub proof: Result<String, String>,
+    /// What the evidence must name (a device), where one thing is to blame.
+    pub thing: Option<String>,
     /// The daemon's transitions of this lease since before the onset.
     pub events: Vec<Event>,
 }
@@ -39,6 +41,8 @@ pub struct Verdict {
     pub named_us: Option<i64>,
     /// The line that stood at the harm, for people.
     pub summary: String,
+    /// Whether that line or its evidence names the thing to blame.
+    pub names_thing: bool,
 }
 
 impl Sample {
@@ -59,7 +63,11 @@ impl Sample {
         let named = said
             .iter()
             .find(|event| expected.contains(&event.text("cause")));
+        let names = |thing: &String| {
+            standing.is_some_and(|event| event.value.to_string().contains(thing.as_str()))
+        };
         Verdict {
+            names_thing: self.thing.as_ref().is_none_or(names),
             lead_us: warning.map(|event| self.harm_us - event.at_us),
             cause: cause(standing),
             first_cause: cause(warning),

@@ -171,6 +171,7 @@ impl Scene {
                 onset_us: *onset_us,
                 harm_us: expired_us.unwrap_or(now_us),
                 proof,
+                thing: None,
                 events: of_lease(&events, id, role),
             }
         };

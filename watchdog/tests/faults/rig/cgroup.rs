@@ -12,8 +12,6 @@ const ROOT: &str = "/sys/fs/cgroup";
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
-    /// Its path inside its hierarchy.
-    pub name: String,
     _ground: Switch,
 }
 
@@ -37,7 +35,6 @@ impl Cgroup {
             .unwrap_or_else(|error| panic!("cgroup {}: {error}", path.display()));
         Self {
             path,
-            name: format!("/{name}"),
             _ground: ground,
         }
     }
@@ -53,6 +50,11 @@ impl Cgroup {
     /// Moves a process in, with all its threads.
     pub fn adopt(&self, pid: i32) {
         self.write("cgroup.procs", &pid.to_string());
+    }
+
+    /// Its folder, for a program that moves itself in.
+    pub fn folder(&self) -> std::path::Display<'_> {
+        self.path.display()
     }
 
     /// Writes a control file.

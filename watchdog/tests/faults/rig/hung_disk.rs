@@ -77,11 +77,6 @@ impl HungDisk {
         }
     }
 
-    /// A path on it.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.mount.join(name)
-    }
-
     /// Where it is mounted.
     pub fn mount(&self) -> &Path {
         &self.mount
@@ -125,15 +120,6 @@ impl HungDisk {
             since_us,
             _switch: switch,
         }
-    }
-
-    /// Requests that the device has been given and has not finished.
-    pub fn in_flight(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/sys/block/{}/inflight", self.device));
-        let text = text.unwrap_or_default();
-        text.split_whitespace()
-            .filter_map(|word| word.parse::<u64>().ok())
-            .sum()
     }
 }
 

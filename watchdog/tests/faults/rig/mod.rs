@@ -6,6 +6,8 @@
 
 pub mod cgroup;
 pub mod hung_disk;
+pub mod java;
+pub mod name_server;
 pub mod names;
 pub mod path;
 pub mod programs;

@@ -78,6 +78,19 @@ impl Path {
         ["ip", "netns", "exec", &self.clients]
     }
 
+    /// Leads what the clients send to the node's port `from` to its port `to`: a server whose own
+    /// port is another than the one that its clients know.
+    pub fn lead(&self, from: u16, to: u16) {
+        let nft = format!("ip netns exec {} nft", self.router);
+        let script = format!(
+            "{nft} add table ip lead && \
+             {nft} 'add chain ip lead way {{ type nat hook prerouting priority -100 ; }}' && \
+             {nft} 'add rule ip lead way tcp dport {from} dnat to {}:{to}'",
+            self.node
+        );
+        run("sh", &["-c", &script]);
+    }
+
     /// Applies a rule until the guard is dropped, one minute at most.
     pub fn apply(&self, rule: Rule) -> Switch {
         let verdict = match rule {
@@ -98,13 +111,5 @@ impl Path {
         );
         run("sh", &["-c", &script]);
         switch
-    }
-
-    /// Packets that the rule in force has met.
-    pub fn resets_or_drops(&self) -> String {
-        run(
-            "ip",
-            &["netns", "exec", &self.router, "nft", "list", "ruleset"],
-        )
     }
 }

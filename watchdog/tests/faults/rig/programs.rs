@@ -10,7 +10,7 @@ mod holder;
 mod wire;
 mod work;
 
-pub use work::Habit;
+pub use work::{Habit, MAPPED_BYTES};
 
 use super::switch;
 use crate::harness::clock;

@@ -4,7 +4,6 @@
 //! In: shell commands that undo. Out: they run once, whatever happens to the test. Never: two ways to
 //! undo a fault; dropping a [`Switch`] is telling it to.
 
-use crate::harness::clock;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -82,9 +81,4 @@ pub fn run(limit: &str, undo: &str) -> ! {
 /// its last user is dying.
 pub fn patiently(command: &str) -> String {
     format!("for i in $(seq 50); do {command} 2>/dev/null && break; sleep 0.1; done")
-}
-
-/// Waits until `held` is false, for guards that must not be dropped too early.
-pub fn wait_until_not(mut held: impl FnMut() -> bool) {
-    clock::poll(Duration::from_secs(5), || (!held()).then_some(()));
 }

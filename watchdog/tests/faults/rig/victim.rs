@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ChildStdin, Command};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Something that holds a lease.
@@ -61,6 +62,18 @@ impl Victim {
         }
     }
 
+    /// When it last said a word, by `until_us`; a real client says none.
+    pub fn last_said_us(&self, word: &str, until_us: i64) -> Option<i64> {
+        let Self::Own(program) = self else {
+            return None;
+        };
+        let all = program.said.since(0);
+        let found = all
+            .iter()
+            .rfind(|said| said.word == word && said.at_us <= until_us);
+        found.map(|said| said.at_us)
+    }
+
     /// By the victim's own log, the work that it had begun at `until_us` or before and not ended by
     /// then: since when. A real client keeps no such log.
     pub fn held_up_since(&self, until_us: i64) -> Option<i64> {
@@ -79,13 +92,25 @@ struct Said {
     id: u64,
 }
 
+/// A way to set a program off.
+#[derive(Clone, Debug)]
+pub struct Commands(Arc<Mutex<ChildStdin>>);
+
+impl Commands {
+    /// Sets off what it does when it is told to.
+    pub fn go(&self) {
+        let mut stdin = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(stdin.write_all(b"go\n").and_then(|()| stdin.flush()));
+    }
+}
+
 /// A running program of ours.
 #[derive(Debug)]
 pub struct Program {
     /// What it is, for the table.
     pub name: String,
     child: Child,
-    commands: ChildStdin,
+    commands: Commands,
     said: Transcript<Said>,
 }
 
@@ -158,7 +183,7 @@ impl Program {
         });
         Self {
             name: name.to_owned(),
-            commands: child.take_stdin(),
+            commands: Commands(Arc::new(Mutex::new(child.take_stdin()))),
             child,
             said,
         }
@@ -179,9 +204,9 @@ impl Program {
         self.child.pid()
     }
 
-    /// Sets off what it does when it is told to.
-    pub fn go(&mut self) {
-        drop(self.commands.write_all(b"go\n"));
+    /// What sets it off, for whoever no longer has the program itself at hand.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
     }
 
     /// Waits for a word said at or after `from_us`; gives the moment and the id.
@@ -189,6 +214,17 @@ impl Program {
         self.said.wait(0, Duration::from_secs(30), |said| {
             (said.word == word && said.at_us >= from_us).then_some((said.at_us, said.id))
         })
+    }
+
+    /// Waits for a word that may take a minute or two.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub fn wait_long(&self, word: &str) {
+        let said = self.said.wait(0, Duration::from_secs(120), |said| {
+            (said.word == word).then_some(())
+        });
+        assert!(said.is_some(), "{} does not say `{word}`", self.name);
     }
 
     /// When a word was first said at or after `from_us`.
