@@ -17,6 +17,9 @@ pub struct Sample {
     pub role: &'static str,
     /// When the fault was in force, in microseconds of CLOCK_MONOTONIC.
     pub onset_us: i64,
+    /// When the victim began to stand still, by its own log; the onset, where it has none. A fault
+    /// may lie in wait until the victim's next fsync.
+    pub stood_us: i64,
     /// When the damage was done, by a log that is not the daemon's: the server expired the session,
     /// or the client gave its connection up.
     pub harm_us: i64,
@@ -71,7 +74,7 @@ impl Sample {
             lead_us: warning.map(|event| self.harm_us - event.at_us),
             cause: cause(standing),
             first_cause: cause(warning),
-            named_us: named.map(|event| event.at_us - self.onset_us),
+            named_us: named.map(|event| (event.at_us - self.stood_us).max(0)),
             summary: standing
                 .map(|event| event.text("summary").to_owned())
                 .unwrap_or_default(),

@@ -159,8 +159,9 @@ impl Scene {
             let expired_us = self.expired_us(id, *onset_us);
             let proof = match expired_us {
                 Some(at_us) => Ok(format!(
-                    "the server expired it {:.1} s after the onset",
-                    clock::seconds(at_us - onset_us)
+                    "the server expired it {:.1} s after the onset{}",
+                    clock::seconds(at_us - onset_us),
+                    victim.now_in()
                 )),
                 None => Err("the server did not expire it".to_owned()),
             };
@@ -169,6 +170,7 @@ impl Scene {
                 id,
                 role,
                 onset_us: *onset_us,
+                stood_us: *onset_us,
                 harm_us: expired_us.unwrap_or(now_us),
                 proof,
                 thing: None,
@@ -196,9 +198,7 @@ pub fn demand_held_up(samples: &mut [Sample], victims: &[Victim]) {
             Some(since_us) => {
                 let figure = clock::seconds(sample.harm_us - since_us);
                 proof.push_str(&format!("; its own log: held up for {figure:.1} s by then"));
-                // The victim stands still from here on, not from the moment at which the fault
-                // began to lie in wait.
-                sample.onset_us = sample.onset_us.max(since_us);
+                sample.stood_us = sample.onset_us.max(since_us);
             }
             None if matches!(victim, Victim::Own(_)) => {
                 sample.proof = Err("expired, but by its own log nothing was held up".to_owned());

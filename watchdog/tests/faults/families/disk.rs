@@ -61,12 +61,9 @@ fn hung(scene: &Scene, count: usize, habits: &[Habit], options: &str) -> Vec<Sam
     let start = |(index, file): (usize, &std::path::PathBuf)| {
         clock::observe_for(crate::rig::random::within(T / 4));
         let habit = habits[index % habits.len()];
-        // Every other one works between its pings too.
-        let pace = Duration::from_millis(if index / habits.len() % 2 == 1 {
-            300
-        } else {
-            0
-        });
+        // Every other one works between its pings too; a log is written all the time.
+        let often = index / habits.len() % 2 == 1 || habit == Habit::Log;
+        let pace = Duration::from_millis(if often { 300 } else { 0 });
         let holder = Holder {
             pace,
             ..Holder::new(port, T, habit, file)

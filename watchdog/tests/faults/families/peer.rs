@@ -4,7 +4,6 @@
 use crate::fault::Fault;
 use crate::harness::client::Order;
 use crate::harness::clock::{self, SECOND};
-use crate::harness::process;
 use crate::harness::zookeeper::free_port;
 use crate::rig::hung_disk::HungDisk;
 use crate::rig::path::Path;
@@ -258,6 +257,7 @@ fn full_window(_: &Scene, count: usize) -> Vec<Sample> {
             id,
             role: "holder",
             onset_us,
+            stood_us: onset_us,
             harm_us,
             proof,
             thing: None,
@@ -265,7 +265,6 @@ fn full_window(_: &Scene, count: usize) -> Vec<Sample> {
         }
     };
     let samples = holders.iter().map(sample).collect();
-    process::send_signal(grantor.pid(), libc::SIGCONT);
     drop(holders);
     samples
 }

@@ -46,17 +46,17 @@ impl Path {
         for step in [
             format!("netns add {router}"),
             format!("netns add {clients}"),
-            format!("link add {near} type veth peer name up netns {router}"),
+            format!("link add {near} type veth peer name tonode netns {router}"),
             format!("addr add 10.214.{octet}.1/24 dev {near}"),
             format!("link set {near} up"),
-            format!("-n {router} addr add 10.214.{octet}.2/24 dev up"),
-            format!("-n {router} link set up up"),
-            format!("-n {router} link add down type veth peer name up netns {clients}"),
-            format!("-n {router} addr add 10.215.{octet}.1/24 dev down"),
-            format!("-n {router} link set down up"),
+            format!("-n {router} addr add 10.214.{octet}.2/24 dev tonode"),
+            format!("-n {router} link set tonode up"),
+            format!("-n {router} link add toclients type veth peer name torouter netns {clients}"),
+            format!("-n {router} addr add 10.215.{octet}.1/24 dev toclients"),
+            format!("-n {router} link set toclients up"),
             format!("-n {router} link set lo up"),
-            format!("-n {clients} addr add 10.215.{octet}.2/24 dev up"),
-            format!("-n {clients} link set up up"),
+            format!("-n {clients} addr add 10.215.{octet}.2/24 dev torouter"),
+            format!("-n {clients} link set torouter up"),
             format!("-n {clients} link set lo up"),
             format!("-n {clients} route add default via 10.215.{octet}.1"),
             format!("route add 10.215.{octet}.0/24 via 10.214.{octet}.2"),
@@ -94,9 +94,9 @@ impl Path {
     /// Applies a rule until the guard is dropped, one minute at most.
     pub fn apply(&self, rule: Rule) -> Switch {
         let verdict = match rule {
-            Rule::DropToNode => "iifname down drop",
-            Rule::DropToClients => "iifname up drop",
-            Rule::Reset => "iifname down meta l4proto tcp reject with tcp reset",
+            Rule::DropToNode => "iifname toclients drop",
+            Rule::DropToClients => "iifname tonode drop",
+            Rule::Reset => "iifname toclients meta l4proto tcp reject with tcp reset",
         };
         let nft = format!("ip netns exec {} nft", self.router);
         let undo = format!(

@@ -4,7 +4,7 @@
 //! In: shell commands that undo. Out: they run once, whatever happens to the test. Never: two ways to
 //! undo a fault; dropping a [`Switch`] is telling it to.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        drop(self.line.take());
+        self.line = None;
         match self.process.wait() {
             Ok(status) if status.success() => {}
             other => eprintln!("left behind? `{}`: {other:?}", self.undo),
@@ -68,10 +68,7 @@ pub fn run(limit: &str, undo: &str) -> ! {
         drop(ended.send(()));
     });
     if wait.recv_timeout(limit).is_err() {
-        drop(writeln!(
-            std::io::stderr(),
-            "the time of a fault is over after {limit:?}: {undo}"
-        ));
+        eprintln!("the time of a fault is over after {limit:?}: {undo}");
     }
     let status = Command::new("sh").args(["-c", undo]).status();
     std::process::exit(status.ok().and_then(|status| status.code()).unwrap_or(1));

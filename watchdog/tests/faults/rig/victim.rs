@@ -62,6 +62,20 @@ impl Victim {
         }
     }
 
+    /// Where its I/O thread is in the kernel now, for one of our own: `; D in folio_wait_bit`.
+    pub fn now_in(&self) -> String {
+        let Self::Own(program) = self else {
+            return String::new();
+        };
+        let pid = program.pid();
+        let state = crate::harness::process::state(pid).unwrap_or('?');
+        let wchan = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        match wchan.as_str() {
+            "" | "0" => format!("; {state}"),
+            wchan => format!("; {state} in {wchan}"),
+        }
+    }
+
     /// When it last said a word, by `until_us`; a real client says none.
     pub fn last_said_us(&self, word: &str, until_us: i64) -> Option<i64> {
         let Self::Own(program) = self else {
