@@ -6,6 +6,7 @@
 mod apt;
 mod build;
 mod demo;
+mod faults;
 mod layout;
 mod mutate;
 mod process;
@@ -46,6 +47,7 @@ enum Verb {
     Build(build::Args),
     Demo(demo::Args),
     Test(suite::Args),
+    Faults(faults::Args),
     Mutate(mutate::Args),
 }
 
@@ -70,6 +72,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Build(args) => build::run(&layout, cli.bpf_toolchain, args),
         Verb::Demo(args) => demo::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
+        Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
     }
 }

@@ -117,26 +117,29 @@ fn run(args: &Args, faults: &[&Fault], controls: &[&controls::Control]) -> ExitC
     println!("faults: seed {seed}");
     let start_us = harness::clock::now_us();
     let (mut rows, mut calm): (Vec<Row>, Vec<ControlRow>) = Default::default();
-    let mut failures = Vec::new();
-    let scene = Scene::new(scene::T, &[], "");
+    let mut tally = Tally::default();
+    // Controls have a scene each, and want no other daemon beside theirs.
+    let mut scene = None;
     for fault in faults {
-        let row = Row::new(fault, play(fault, &scene, args.runs));
+        let scene = scene.get_or_insert_with(|| Scene::new(scene::T, &[], ""));
+        let row = Row::new(fault, play(fault, scene, args.runs));
         println!("{}", row.line());
-        if args.stories {
+        if args.stories || args.runs.is_none() {
             print!("{}", row.stories());
         }
-        failures.extend(row.failures());
+        tally.add(row.name, row.failures());
         rows.push(row);
     }
+    drop(scene);
     for control in controls {
         let span = if args.runs.is_some() {
             control.span
         } else {
             Duration::from_secs(8)
         };
-        let row = control.play(&scene, span);
+        let row = control.play(span);
         println!("{}", row.line());
-        failures.extend(row.failures());
+        tally.add(row.name, row.failures());
         calm.push(row);
     }
     if !rows.is_empty() {
@@ -153,20 +156,42 @@ fn run(args: &Args, faults: &[&Fault], controls: &[&controls::Control]) -> ExitC
         let text = report::page(&command, made.trim(), &rows, &calm);
         std::fs::write(path, text).expect("the page can be written");
     }
-    for failure in &failures {
-        println!("failed: {failure}");
-    }
     println!(
-        "faults: {} faults, {} controls, {} failures, {:.0} s",
-        rows.len(),
-        calm.len(),
-        failures.len(),
-        harness::clock::seconds(harness::clock::now_us() - start_us),
+        "faults: {:.0} s",
+        harness::clock::seconds(harness::clock::now_us() - start_us)
     );
-    if failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    tally.conclude()
+}
+
+/// What passed and what failed, said as other tests say it.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+}
+
+impl Tally {
+    fn add(&mut self, name: &str, failures: Vec<String>) {
+        for failure in &failures {
+            println!("failed: {failure}");
+        }
+        if failures.is_empty() {
+            println!("test {name} ... ok");
+            self.passed += 1;
+        } else {
+            println!("test {name} ... FAILED");
+            self.failed += 1;
+        }
+    }
+
+    fn conclude(&self) -> ExitCode {
+        let (passed, failed) = (self.passed, self.failed);
+        let (word, code) = match failed {
+            0 => ("ok", ExitCode::SUCCESS),
+            _ => ("FAILED", ExitCode::FAILURE),
+        };
+        println!("test result: {word}. {passed} passed; {failed} failed; 0 ignored");
+        code
     }
 }
 

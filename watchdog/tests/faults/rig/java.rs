@@ -15,7 +15,14 @@ const OBJECTS: &str = "50000000";
 pub fn start(port: u16, timeout: Duration) -> Program {
     let mut command = Command::new("java");
     command
-        .args(["-Xms3g", "-Xmx3g", "-Xmn16m", "-XX:+UseSerialGC", "-cp"])
+        .args([
+            "-Xms3g",
+            "-Xmx3g",
+            "-Xmn16m",
+            "-XX:+UseSerialGC",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+            "-cp",
+        ])
         .arg(format!(
             "{}:{ZOOKEEPER_JAR}:{LOGGER_JAR}",
             compiled().display()

@@ -65,7 +65,7 @@ pub fn run(limit: &str, undo: &str) -> ! {
     std::thread::spawn(move || {
         let mut rest = Vec::new();
         drop(std::io::stdin().read_to_end(&mut rest));
-        drop(ended.send(()));
+        ended.send(()).ok();
     });
     if wait.recv_timeout(limit).is_err() {
         eprintln!("the time of a fault is over after {limit:?}: {undo}");

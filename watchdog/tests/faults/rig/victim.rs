@@ -250,6 +250,12 @@ impl Program {
         found.map(|said| said.at_us)
     }
 
+    /// How often it has said a word.
+    pub fn count(&self, word: &str) -> usize {
+        let all = self.said.since(0);
+        all.iter().filter(|said| said.word == word).count()
+    }
+
     /// When it said a word of one session.
     pub fn first_of(&self, word: &str, id: u64) -> Option<i64> {
         let all = self.said.since(0);

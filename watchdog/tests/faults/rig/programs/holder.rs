@@ -18,6 +18,10 @@ pub fn run(server: &str, timeout_ms: &str, habit: &str, file: &str, pace_ms: &st
     let timeout_ms = timeout_ms.parse().expect("a timeout in ms");
     let pace_us: i64 = pace_ms.parse::<i64>().expect("a pace in ms") * 1_000;
     let mut work = Work::new(habit, file, &GO);
+    if habit == Habit::Thrash {
+        // All pages come in once before there is a lease to lose.
+        work.once();
+    }
     let mut stream = TcpStream::connect(server).expect("the server is there");
     stream.set_nodelay(true).expect("a TCP socket");
     let (timeout_ms, id) = wire::open(&mut stream, timeout_ms).expect("a session");
