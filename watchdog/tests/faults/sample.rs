@@ -27,7 +27,7 @@ pub struct Sample {
     pub proof: Result<String, String>,
     /// What the evidence must name (a device), where one thing is to blame.
     pub thing: Option<String>,
-    /// The daemon's transitions of this lease since before the onset.
+    /// What the daemon said of this lease, from before the onset on.
     pub events: Vec<Event>,
 }
 
@@ -65,7 +65,7 @@ impl Sample {
         };
         let named = said
             .iter()
-            .find(|event| expected.contains(&event.text("cause")));
+            .find(|event| event.is("transition") && expected.contains(&event.text("cause")));
         let names = |thing: &String| {
             standing.is_some_and(|event| event.value.to_string().contains(thing.as_str()))
         };
@@ -93,8 +93,9 @@ impl Sample {
         );
         for event in &self.events {
             let line = format!(
-                "    {:+.2} {} -> {} {} {}: {} {}\n",
+                "    {:+.2} {} {} -> {} {} {}: {} {}\n",
                 clock::seconds(event.at_us - self.onset_us),
+                event.kind(),
                 event.text("from"),
                 event.text("to"),
                 event.text("condition"),

@@ -181,9 +181,9 @@ impl Scene {
     }
 }
 
-/// The transitions of one lease.
+/// What was said of one lease.
 pub fn of_lease(events: &[Event], id: u64, role: &str) -> Vec<Event> {
-    let of = |event: &&Event| event.is("transition") && event.of(id, role);
+    let of = |event: &&Event| event.of(id, role);
     events.iter().filter(of).cloned().collect()
 }
 

@@ -41,7 +41,8 @@ pub const FAULTS: &[Fault] = &[
         "disk hung under the server's transaction log, one writer, idle clients",
         &["disk_stall"],
         |_, count| transaction_log(count, "holder"),
-    ),
+    )
+    .warned_by_late(),
     Fault::new(
         "server-disk-grantor",
         "the same, told of the server's own leases",

@@ -312,7 +312,7 @@ impl Client {
             "{} client `{}`\nstates: {:?}\noutput:\n{}",
             self.name(),
             self.child.command(),
-            self.changes.since(0),
+            self.changes_since(0),
             text_of(&self.output.tail(40)),
         )
     }
