@@ -19,6 +19,8 @@ pub struct Fault {
     pub batch: usize,
     /// Samples in the short form; zero leaves it out there.
     pub short: usize,
+    /// Whether it disturbs others that are played at the same time.
+    pub alone: bool,
     /// Plays one batch with that many victims, in the common scene or in one of its own.
     pub play: fn(&Scene, usize) -> Vec<Sample>,
 }
@@ -38,6 +40,7 @@ impl Fault {
             flag: Stage::AtRisk,
             batch: 8,
             short: 0,
+            alone: false,
             play,
         }
     }
@@ -46,6 +49,12 @@ impl Fault {
     pub const fn sized(mut self, batch: usize, short: usize) -> Self {
         self.batch = batch;
         self.short = short;
+        self
+    }
+
+    /// The same for one that disturbs others.
+    pub const fn alone(mut self) -> Self {
+        self.alone = true;
         self
     }
 

@@ -120,24 +120,29 @@ fn run(args: &Args, faults: &[&Fault], controls: &[&controls::Control]) -> ExitC
     let mut tally = Tally::default();
     // Controls have a scene each, and want no other daemon beside theirs.
     let mut scene = None;
-    for fault in faults {
-        let scene = scene.get_or_insert_with(|| Scene::new(scene::T, &[], ""));
-        let row = Row::new(fault, play(fault, scene, args.runs));
+    let mut take = |fault: &Fault, samples: Vec<Sample>| {
+        let row = Row::new(fault, samples);
         println!("{}", row.line());
         if args.stories || args.runs.is_none() {
             print!("{}", row.stories());
         }
         tally.add(row.name, row.failures());
         rows.push(row);
+    };
+    let together = |fault: &&&Fault| args.runs.is_none() && !fault.alone;
+    let (side_by_side, in_turn): (Vec<&Fault>, Vec<&Fault>) =
+        faults.iter().partition(|fault| together(fault));
+    if !faults.is_empty() {
+        let scene = scene.get_or_insert_with(|| Scene::new(scene::T, &[], ""));
+        for (fault, samples) in play_together(&side_by_side, scene) {
+            take(fault, samples);
+        }
+        for fault in in_turn {
+            take(fault, play(fault, scene, args.runs));
+        }
     }
     drop(scene);
-    for control in controls {
-        let span = if args.runs.is_some() {
-            control.span
-        } else {
-            Duration::from_secs(8)
-        };
-        let row = control.play(span);
+    for row in play_controls(args, controls) {
         println!("{}", row.line());
         tally.add(row.name, row.failures());
         calm.push(row);
@@ -193,6 +198,41 @@ impl Tally {
         println!("test result: {word}. {passed} passed; {failed} failed; 0 ignored");
         code
     }
+}
+
+/// Plays the short form of faults that do not disturb each other, all at the same time.
+fn play_together<'a>(faults: &[&'a Fault], scene: &Scene) -> Vec<(&'a Fault, Vec<Sample>)> {
+    std::thread::scope(|scope| {
+        let playing: Vec<_> = faults
+            .iter()
+            .map(|fault| (*fault, scope.spawn(|| play(fault, scene, None))))
+            .collect();
+        playing
+            .into_iter()
+            .map(|(fault, thread)| (fault, thread.join().expect("a fault that can be played")))
+            .collect()
+    })
+}
+
+/// Plays the controls, in the short form all at the same time.
+fn play_controls(args: &Args, controls: &[&controls::Control]) -> Vec<ControlRow> {
+    if args.runs.is_some() {
+        return controls
+            .iter()
+            .map(|control| control.play(control.span))
+            .collect();
+    }
+    let span = Duration::from_secs(8);
+    std::thread::scope(|scope| {
+        let playing: Vec<_> = controls
+            .iter()
+            .map(|control| scope.spawn(move || control.play(span)))
+            .collect();
+        playing
+            .into_iter()
+            .map(|thread| thread.join().expect("a control that can be played"))
+            .collect()
+    })
 }
 
 /// Plays batches until there are enough samples.

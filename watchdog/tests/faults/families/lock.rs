@@ -33,7 +33,7 @@ pub const FAULTS: &[Fault] = &[
         &["thread_busy"],
         |scene, count| told(scene, count, Habit::Callback),
     )
-    .sized(2, 2),
+    .sized(2, 1),
 ];
 
 fn told(scene: &Scene, count: usize, habit: Habit) -> Vec<Sample> {

@@ -23,7 +23,8 @@ pub const FAULTS: &[Fault] = &[
         &["process_stopped"],
         |scene, count| server_stopped(scene, count, "holder"),
     )
-    .sized(8, 2),
+    .sized(8, 2)
+    .alone(),
     Fault::new(
         "server-stopped-grantor",
         "the same, told of the server's own leases",

@@ -13,7 +13,7 @@ const EXPECTED: &[&str] = &["process_stopped"];
 
 /// The faults of this family.
 pub const FAULTS: &[Fault] = &[
-    Fault::new("sigstop", "SIGSTOP of a client", EXPECTED, sigstop).sized(8, 4),
+    Fault::new("sigstop", "SIGSTOP of a client", EXPECTED, sigstop).sized(8, 3),
     Fault::new(
         "freezer-v1",
         "cgroup v1 freezer around a client",

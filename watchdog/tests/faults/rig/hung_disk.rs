@@ -58,11 +58,13 @@ impl HungDisk {
         let fuse_pid = fuse.pid();
         let undo = [
             format!("kill -CONT {fuse_pid} 2>/dev/null"),
-            format!("umount {mount} 2>/dev/null"),
-            switch::patiently(&format!("! mountpoint -q {mount} || umount {mount}")),
+            // Asked of the list of mounts: a mount whose FUSE process is dead answers nothing itself.
+            switch::patiently(&format!(
+                "{{ ! grep -q ' {mount} ' /proc/mounts || umount {mount}; }}"
+            )),
             format!("losetup -d {device}"),
             switch::patiently(&format!(
-                "! mountpoint -q {behind} || fusermount3 -u {behind} || umount -l {behind}"
+                "{{ ! grep -q ' {behind} ' /proc/mounts || fusermount3 -u {behind} || umount -l {behind}; }}"
             )),
             format!("rm -rf --one-file-system {}", base.display()),
             "true".to_owned(),
