@@ -49,6 +49,7 @@ const STORIES: Family = Family {
 const FAULTS: Family = Family {
     whole: "faults",
     prefix: "faults_",
+    at_once: "1",
 };
 
 /// Integration tests that belong together.
