@@ -338,6 +338,71 @@ pub struct ThreadSlot {
     pub comm: [u8; 16],
 }
 
+/// How many devices are kept, by [`DeviceSlot::device`], in a table that is searched from the
+/// number's place on. A power of two.
+pub const DEVICES: usize = 64;
+/// How far from its place a device is looked for.
+pub const DEVICE_TRIES: usize = 8;
+/// How many block requests in flight are kept.
+pub const REQUESTS_IN_FLIGHT: usize = 16_384;
+/// Bins of a duration's histogram: bin n counts those below 2^n microseconds (and not below
+/// 2^(n−1)); the last has all that are longer.
+pub const BINS: usize = 28;
+
+/// Where in the table of devices a device's search begins.
+#[must_use]
+pub const fn device_place(device: u32) -> usize {
+    // Disks differ in the major number and in steps of 16 minors, partitions in single ones.
+    (device ^ device >> 4 ^ device >> 20) as usize & (DEVICES - 1)
+}
+
+/// A device number as the kernel keeps it (MKDEV, include/linux/kdev_t.h).
+#[must_use]
+pub const fn device_number(major: u32, minor: u32) -> u32 {
+    major << 20 | minor & 0xf_ffff
+}
+
+/// What a block device has in flight, and what a journal on it commits. Requests are counted under
+/// their disk, commits under the partition that the file system lies on.
+///
+/// Written by the block and journal programs, word by word; no word depends on another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeviceSlot {
+    /// Device number (see [`device_number`]); 0: not in use.
+    pub device: u32,
+    /// Padding.
+    pub pad: u32,
+    /// Requests given to the driver.
+    pub issued: u64,
+    /// Of those, the ones it has finished: what is between the two is in flight.
+    pub completed: u64,
+    /// When a request was last given to the driver.
+    pub issued_ns: u64,
+    /// When one was last finished.
+    pub completed_ns: u64,
+    /// Since when a journal on it commits; 0: none does.
+    pub commit_since_ns: u64,
+    /// Commits finished.
+    pub commits: u64,
+    /// Sum of their durations, ns.
+    pub commit_sum_ns: u64,
+    /// Their histogram.
+    pub commit_bins: [u64; BINS],
+}
+
+/// A block request in flight.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestInFlight {
+    /// When it was given to the driver.
+    pub issued_ns: u64,
+    /// Its disk.
+    pub device: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
 /// One bit a thread id: is it watched?
 #[repr(C)]
 pub struct ThreadBits {
@@ -364,6 +429,8 @@ pub struct Losses {
     pub unreadable: u64,
     /// One past the highest slot index ever handed out.
     pub high_water: u64,
+    /// Block requests that were not followed: too many in flight.
+    pub requests: u64,
 }
 
 // The two compilers must agree; a change of one of these lines is a change of the layout.
@@ -375,5 +442,8 @@ const _: () = {
     assert!(size_of::<FlowSlot>().is_multiple_of(8));
     assert!(offset_of!(FlowSlot, requests).is_multiple_of(8));
     assert!(size_of::<ThreadSlot>() == 56);
+    assert!(size_of::<DeviceSlot>() == 64 + 8 * BINS);
+    assert!(size_of::<RequestInFlight>() == 16);
+    assert!(DEVICES.is_power_of_two());
     assert!(MARKS.is_power_of_two() && SERVERS.is_power_of_two());
 };

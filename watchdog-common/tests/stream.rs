@@ -287,3 +287,20 @@ proptest! {
         prop_assert!(foreign || skipping, "{:?}", flow.slot.requests.flags);
     }
 }
+
+/// At the grantor a request counts when its last byte has arrived; at the holder when it is sent.
+#[test]
+fn a_request_counts_at_the_grantor_when_it_is_whole() {
+    let mut flow = Flow::accepted();
+    let hello = connect(6_000, 0);
+    flow.request(START, &hello[..40]);
+    assert_eq!(flow.slot.requests.messages, 0, "nine bytes are missing");
+    flow.request(START.wrapping_add(40), &hello[40..]);
+    assert_eq!(flow.slot.requests.messages, 1);
+    assert_eq!(flow.slot.requests.newest_ns, flow.now_ns);
+    assert_eq!(flow.slot.requests.unread_at_ns, flow.now_ns);
+
+    let mut flow = Flow::started();
+    flow.request(START, &hello[..40]);
+    assert_eq!(flow.slot.requests.messages, 1, "it is on its way");
+}

@@ -52,6 +52,10 @@ pub fn state(ctx: &BtfTracePointContext) {
                     _ => own_close(),
                 }
             };
+            if offsets::debug() {
+                let (local, peer) = ((*slot).local_port, (*slot).peer_port);
+                aya_log_ebpf::debug!(ctx, "flow {} > {} ends, how {}", local, peer, how);
+            }
             (*slot).life.how = how;
             (*slot).life.closed_ns = bpf_ktime_get_ns();
         }

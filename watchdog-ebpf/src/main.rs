@@ -11,6 +11,10 @@
     reason = "core has no atomics for the BPF target; the intrinsics map to its instructions"
 )]
 
+mod block;
+mod devices;
+mod histogram;
+mod journal;
 mod lifecycle;
 mod maps;
 mod offsets;
@@ -84,6 +88,34 @@ pub fn thread_switch(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_wakeup")]
 pub fn thread_wakeup(ctx: BtfTracePointContext) -> i32 {
     sched::wakeup(&ctx);
+    0
+}
+
+/// A block request is given to its driver.
+#[btf_tracepoint(function = "block_rq_issue")]
+pub fn block_issue(ctx: BtfTracePointContext) -> i32 {
+    block::issue(&ctx);
+    0
+}
+
+/// A driver has finished a block request.
+#[btf_tracepoint(function = "block_rq_complete")]
+pub fn block_complete(ctx: BtfTracePointContext) -> i32 {
+    block::complete(&ctx);
+    0
+}
+
+/// A journal begins to commit.
+#[btf_tracepoint(function = "jbd2_start_commit")]
+pub fn journal_start(ctx: BtfTracePointContext) -> i32 {
+    journal::start(&ctx);
+    0
+}
+
+/// A journal has committed.
+#[btf_tracepoint(function = "jbd2_end_commit")]
+pub fn journal_end(ctx: BtfTracePointContext) -> i32 {
+    journal::end(&ctx);
     0
 }
 

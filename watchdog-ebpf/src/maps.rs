@@ -5,8 +5,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use watchdog_common::layout::{
-    FLOWS as FLOW_COUNT, FlowSlot, Losses, MMAPABLE, PortTable, SlotRef, THREADS as THREAD_COUNT,
-    ThreadBits, ThreadSlot,
+    DEVICES as DEVICE_COUNT, DeviceSlot, FLOWS as FLOW_COUNT, FlowSlot, Losses, MMAPABLE,
+    PortTable, REQUESTS_IN_FLIGHT, RequestInFlight, SlotRef, THREADS as THREAD_COUNT, ThreadBits,
+    ThreadSlot,
 };
 
 /// The flows' slots.
@@ -36,6 +37,14 @@ pub static THREAD_SLOTS: HashMap<u32, u32, THREAD_COUNT> = HashMap::new();
 /// The watched threads' slots.
 #[btf_map]
 pub static THREADS: Array<ThreadSlot, THREAD_COUNT, MMAPABLE> = Array::new();
+
+/// What each device has in flight.
+#[btf_map]
+pub static DEVICES: Array<DeviceSlot, DEVICE_COUNT, MMAPABLE> = Array::new();
+
+/// The block requests in flight, by their address.
+#[btf_map]
+pub static REQUESTS: HashMap<u64, RequestInFlight, REQUESTS_IN_FLIGHT> = HashMap::new();
 
 /// What could not be done.
 #[btf_map]

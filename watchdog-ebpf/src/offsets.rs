@@ -27,6 +27,43 @@ offsets! {
     TCP_COPIED_SEQ,
     /// tcp_sock.write_seq
     TCP_WRITE_SEQ,
+    /// request.q
+    REQUEST_QUEUE,
+    /// request_queue.disk (≥ 5.17), else ABSENT
+    QUEUE_DISK,
+    /// request.rq_disk (before 5.17), else ABSENT
+    REQUEST_DISK,
+    /// gendisk.major
+    DISK_MAJOR,
+    /// gendisk.first_minor
+    DISK_MINOR,
+    /// journal_s.j_fs_dev
+    JOURNAL_DEVICE,
+    /// block_device.bd_dev
+    DEVICE_NUMBER,
+}
+
+/// The offset of a field that the running kernel does not have.
+const ABSENT: u32 = u32::MAX;
+
+/// Whether the running kernel has the field. What stands behind a "no" is never seen by the
+/// verifier.
+#[inline(always)]
+pub fn has(offset: &'static u32) -> bool {
+    // SAFETY: a static; volatile as below.
+    unsafe { core::ptr::read_volatile(offset) != ABSENT }
+}
+
+/// Whether the programs may log (aya-log): 0 or 1, set by the daemon's `--debug-probes`. The
+/// verifier knows it, and drops what is not reached.
+#[unsafe(no_mangle)]
+pub static DEBUG: u32 = 0;
+
+/// See [`DEBUG`].
+#[inline(always)]
+pub fn debug() -> bool {
+    // SAFETY: volatile, or the compiler would take the initial 0 for the value.
+    unsafe { core::ptr::read_volatile(&raw const DEBUG) != 0 }
 }
 
 /// Loads a field of a kernel structure directly.

@@ -26,6 +26,7 @@ use watchdog_common::{
 };
 
 use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS, SOCKETS};
+use crate::offsets;
 
 /// AF_INET (include/linux/socket.h).
 const AF_INET: u32 = 2;
@@ -263,7 +264,18 @@ pub fn established(ctx: &SockOpsContext) {
         cookie: unsafe { bpf_get_socket_cookie(ctx.ops.cast()) },
     };
     // SAFETY: `sk` is not null.
-    unsafe { open(sk.cast(), &who, ORIGIN_START, Some((send_seq, receive_seq))) };
+    let slot = unsafe { open(sk.cast(), &who, ORIGIN_START, Some((send_seq, receive_seq))) };
+    if offsets::debug() {
+        let (local, peer, got) = (who.local_port, who.peer_port, slot.is_some());
+        aya_log_ebpf::debug!(
+            ctx,
+            "flow {} > {} role {} slot {}",
+            local,
+            peer,
+            role,
+            u8::from(got)
+        );
+    }
 }
 
 /// Notes who serves the flow: process, thread, name.

@@ -66,6 +66,9 @@ pub struct RunArgs {
         hide_short_help = true
     )]
     pub btf: PathBuf,
+    /// Let the kernel programs log flows that begin and end (shown with -vv).
+    #[arg(long, hide_short_help = true)]
+    pub debug_probes: bool,
     /// The cgroup v2 root, below which sockets are seen; found by itself unless given.
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub cgroup_root: Option<PathBuf>,

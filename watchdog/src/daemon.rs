@@ -12,7 +12,9 @@ use watchdog_model::leases::{
 };
 
 use crate::{
-    collect::{executables::Executables, existing},
+    collect::{
+        cgroups::Mounts, executables::Executables, existing, helper::Helper, look::Surroundings,
+    },
     config::{Config, EntryThresholds},
     kernel::{Kernel, Missing, Options, Report},
     memory::{self, Remembered, Slate},
@@ -77,6 +79,16 @@ impl Daemon {
             .as_ref()
             .map(|kernel| kernel.report.clone())
             .unwrap_or_default();
+        let helper = kernel.as_mut().and_then(|kernel| {
+            let around = Surroundings {
+                mounts: Mounts::find(),
+                devices: kernel.state.take_devices(),
+                clock: tick::clock,
+            };
+            Helper::start(around)
+                .inspect_err(|error| tracing::warn!(%error, "causes are not looked for"))
+                .ok()
+        });
         let slate = Slate::with_capacity(capacity);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
@@ -89,6 +101,7 @@ impl Daemon {
             book: Book::new(entry_settings(config), capacity),
             outbox,
             gauges,
+            helper,
             executables: Executables::start(),
             remembered,
             slate,

@@ -7,6 +7,7 @@ mod apt;
 mod bench;
 mod build;
 mod demo;
+mod faults;
 mod layout;
 mod mutate;
 mod process;
@@ -48,6 +49,7 @@ enum Verb {
     Demo(demo::Args),
     Bench(bench::Args),
     Test(suite::Args),
+    Faults(faults::Args),
     Mutate(mutate::Args),
 }
 
@@ -73,6 +75,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Demo(args) => demo::run(&layout, cli.bpf_toolchain, args),
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
+        Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
     }
 }

@@ -66,14 +66,48 @@ enum Subject {
 }
 
 /// The table.
-const MUTATIONS: &[Mutation] = &[Mutation {
-    name: "backward-time-wraps",
-    file: "watchdog-model/src/time.rs",
-    from: "self.0.saturating_sub(earlier.0)",
-    to: "self.0.wrapping_sub(earlier.0)",
-    subject: Subject::Crate,
-    tests: &["-p", "watchdog-model", "--lib", "time::"],
-}];
+const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "backward-time-wraps",
+        file: "watchdog-model/src/time.rs",
+        from: "self.0.saturating_sub(earlier.0)",
+        to: "self.0.wrapping_sub(earlier.0)",
+        subject: Subject::Crate,
+        tests: &["-p", "watchdog-model", "--lib", "time::"],
+    },
+    Mutation {
+        name: "thresholds-halved",
+        file: "watchdog-model/src/leases/settings.rs",
+        from: "u128::from(span_ns) * u128::from(self.numerator) / u128::from(self.denominator)",
+        to: "u128::from(span_ns) * u128::from(self.numerator) / u128::from(2 * self.denominator)",
+        subject: Subject::Crate,
+        tests: &["-p", "watchdog-model", "--lib", "stage::"],
+    },
+    Mutation {
+        name: "cadence-fixed",
+        file: "watchdog-model/src/leases/facts.rs",
+        from: ".or(self.cadence_ns)",
+        to: ".or(Some(timeout_ns / 3))",
+        subject: Subject::Crate,
+        tests: &["-p", "watchdog-model", "--test", "properties"],
+    },
+    Mutation {
+        name: "parser-deaf",
+        file: "watchdog-common/src/zookeeper.rs",
+        from: "    dir.messages += 1;",
+        to: "",
+        subject: Subject::Crate,
+        tests: &["-p", "watchdog-common", "--test", "stream"],
+    },
+    Mutation {
+        name: "probes-detached",
+        file: "watchdog/src/main.rs",
+        from: "(!args.no_probes).then(",
+        to: "(args.no_probes && false).then(",
+        subject: Subject::Daemon,
+        tests: &["-p", "watchdog", "--test", "stories", "the_demo_sees"],
+    },
+];
 
 /// Builds mutated copies and proves that the tests fail on each.
 ///

@@ -19,11 +19,14 @@ mod deadlines;
 mod identity;
 mod judge;
 mod lease;
+mod wants;
 
 use std::collections::HashMap;
 
 use self::deadlines::Deadlines;
 use self::lease::Lease;
+use self::wants::Wants;
+pub use self::wants::{TIDS, Want};
 use super::cadence::SharedCadences;
 use super::facts::Gap;
 use super::note::{Condition, GoneReason, LeaseHandle, LeaseId, Note, Stage, Subject};
@@ -59,6 +62,8 @@ pub struct Book {
     next_handle: u64,
     /// Leases without a flow: the ones that a new flow may go on with.
     adrift: Vec<u32>,
+    /// Leases about which more is to be found out.
+    wants: Wants,
     refused: u64,
 }
 
@@ -116,6 +121,7 @@ impl Book {
             gap: None,
             next_handle: 1,
             adrift: Vec::with_capacity(capacity),
+            wants: Wants::new(capacity),
             refused: 0,
         }
     }
@@ -149,6 +155,7 @@ impl Book {
             return;
         }
         let Some(slot) = self.carried_by(flow, now, say) else {
+            self.refused_there(flow, now, say);
             return;
         };
         let gap = self.gap;
@@ -219,14 +226,26 @@ impl Book {
     /// until what has piled up had time to arrive and be seen. Stalls, which the kernel has stamped
     /// meanwhile, count as ever.
     pub fn daemon_gap(&mut self, from: Mono, to: Mono) {
+        self.note_gap(from, to, false);
+    }
+
+    /// The same, where nothing ran on the whole node: not only nobody looked, nobody could do
+    /// anything.
+    pub fn node_gap(&mut self, from: Mono, to: Mono) {
+        self.note_gap(from, to, true);
+    }
+
+    fn note_gap(&mut self, from: Mono, to: Mono, node: bool) {
         // A gap that follows closely upon another is one with it.
-        let from = match self.gap {
-            Some(before) if from <= before.to.plus(super::stage::SETTLE_NS) => {
-                before.from.min(from)
-            }
-            _ => from,
+        let gap = match self.gap {
+            Some(before) if from <= before.to.plus(super::stage::SETTLE_NS) => Gap {
+                from: before.from.min(from),
+                to,
+                node: node && before.node,
+            },
+            _ => Gap { from, to, node },
         };
-        self.gap = Some(Gap { from, to });
+        self.gap = Some(gap);
     }
 
     /// All leases as they stand. For metrics, the API, and what is kept over a restart.

@@ -52,6 +52,8 @@ pub struct Gap {
     pub from: Mono,
     /// First look after.
     pub to: Mono,
+    /// Whether nothing ran on the whole node meanwhile, and not only the daemon stood still.
+    pub node: bool,
 }
 
 /// What is known of one lease.

@@ -178,7 +178,7 @@ fn stamp(slot: &mut FlowSlot, holder: bool, info: &libc::tcp_info, unread: i32, 
 }
 
 /// Another process's descriptor, as one of ours: the same socket (pidfd_getfd(2), ≥ 5.6).
-fn duplicate(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
+pub(super) fn duplicate(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
     let own = |answer: libc::c_long| {
         if answer < 0 {
             return Err(io::Error::last_os_error());
@@ -192,11 +192,11 @@ fn duplicate(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
     own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0) })
 }
 
-type NameCall =
+pub(super) type NameCall =
     unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
 
 /// An address of a socket, IPv4 in IPv6 form, and its port.
-fn name(socket: &OwnedFd, call: NameCall) -> io::Result<([u8; 16], u16)> {
+pub(super) fn name(socket: &OwnedFd, call: NameCall) -> io::Result<([u8; 16], u16)> {
     // SAFETY: all-zero is a valid sockaddr_in6.
     let mut at: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
     let mut len = libc::socklen_t::try_from(size_of_val(&at)).unwrap_or(0);
@@ -218,7 +218,7 @@ fn name(socket: &OwnedFd, call: NameCall) -> io::Result<([u8; 16], u16)> {
 }
 
 /// A socket option of plain data.
-fn option<T: Copy>(socket: &OwnedFd, level: i32, option: i32) -> io::Result<T> {
+pub(super) fn option<T: Copy>(socket: &OwnedFd, level: i32, option: i32) -> io::Result<T> {
     // SAFETY: callers ask for integers and tcp_info, of which all-zero is valid.
     let mut value: T = unsafe { std::mem::zeroed() };
     let mut len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);

@@ -1,4 +1,11 @@
-//! Facts from procfs and sockets, had outside the tick.
+//! Facts from procfs, cgroups, block devices and sockets, had outside the tick.
 
+pub mod cgroups;
+pub mod disks;
 pub mod executables;
 pub mod existing;
+pub mod helper;
+pub mod look;
+pub mod proc;
+pub mod sockets;
+pub mod waits;

@@ -30,6 +30,10 @@ struct Signal {
     name: &'static str,
     /// Without it no lease can be seen at all.
     required: bool,
+    /// A signal without which this one would mislead.
+    needs: Option<&'static str>,
+    /// Fields without which its programs are of no use: of each list one must be there.
+    fields: &'static [&'static [&'static str]],
     ways: &'static [Way],
 }
 
@@ -38,6 +42,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_start",
         required: true,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_start",
             hook: "sock_ops",
@@ -47,6 +53,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_in",
         required: true,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "packet_in",
             hook: "cgroup_skb ingress",
@@ -56,6 +64,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_out",
         required: true,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "packet_out",
             hook: "cgroup_skb egress",
@@ -65,6 +75,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "reads",
         required: false,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_read",
             hook: "tp_btf tcp_rcv_space_adjust",
@@ -74,6 +86,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "writes",
         required: false,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_write",
             hook: "tp_btf sock_send_length",
@@ -83,6 +97,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_state",
         required: true,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_state",
             hook: "tp_btf inet_sock_set_state",
@@ -92,6 +108,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "retransmits",
         required: false,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "flow_retransmit",
             hook: "tp_btf tcp_retransmit_skb",
@@ -101,6 +119,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "switches",
         required: false,
+        needs: None,
+        fields: &[],
         ways: &[Way {
             program: "thread_switch",
             hook: "tp_btf sched_switch",
@@ -110,13 +130,68 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "wakeups",
         required: false,
+        // Of a thread that is seen to wake and never to run, one would think that it starves.
+        needs: Some("switches"),
+        fields: &[],
         ways: &[Way {
             program: "thread_wakeup",
             hook: "tp_btf sched_wakeup",
             kind: Kind::Tracepoint("sched_wakeup"),
         }],
     },
+    Signal {
+        name: "block",
+        required: false,
+        needs: None,
+        fields: BLOCK,
+        ways: &[Way {
+            program: "block_issue",
+            hook: "tp_btf block_rq_issue",
+            kind: Kind::Tracepoint("block_rq_issue"),
+        }],
+    },
+    Signal {
+        name: "block",
+        required: false,
+        needs: None,
+        fields: BLOCK,
+        ways: &[Way {
+            program: "block_complete",
+            hook: "tp_btf block_rq_complete",
+            kind: Kind::Tracepoint("block_rq_complete"),
+        }],
+    },
+    Signal {
+        name: "journal",
+        required: false,
+        needs: None,
+        fields: JOURNAL,
+        ways: &[Way {
+            program: "journal_start",
+            hook: "tp_btf jbd2_start_commit",
+            kind: Kind::Tracepoint("jbd2_start_commit"),
+        }],
+    },
+    Signal {
+        name: "journal",
+        required: false,
+        needs: None,
+        fields: JOURNAL,
+        ways: &[Way {
+            program: "journal_end",
+            hook: "tp_btf jbd2_end_commit",
+            kind: Kind::Tracepoint("jbd2_end_commit"),
+        }],
+    },
 ];
+
+const BLOCK: &[&[&str]] = &[
+    &["QUEUE_DISK", "REQUEST_DISK"],
+    &["REQUEST_QUEUE"],
+    &["DISK_MAJOR"],
+    &["DISK_MINOR"],
+];
+const JOURNAL: &[&[&str]] = &[&["JOURNAL_DEVICE"], &["DEVICE_NUMBER"]];
 
 /// Loads the object, attaches every signal, maps the memory.
 pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
@@ -126,15 +201,51 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
         .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))?;
     let root = cgroup::root(options.cgroup_root.as_deref())?;
     let mut programs = object(options, &offsets, &kernel_btf)?;
+    if options.debug {
+        log_programs(&mut programs);
+    }
     let state = state::State::map(&mut programs, options.flows)?;
     let mut report = Report::default();
     let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
     for signal in SIGNALS.iter().filter(wanted) {
-        attach_signal(&mut programs, signal, &kernel_btf, &root, &mut report)?;
+        attach_signal(
+            &mut programs,
+            signal,
+            &offsets,
+            &kernel_btf,
+            &root,
+            &mut report,
+        )?;
     }
     drop(kernel_btf);
     trim();
     Ok(super::assemble(state, report, programs))
+}
+
+/// How often the kernel programs' log is looked at.
+const LOG_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Passes the kernel programs' log on to the daemon's, on a thread that ends with the process.
+fn log_programs(programs: &mut Ebpf) {
+    let mut logger = match aya_log::EbpfLogger::init(programs) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "the kernel programs' log cannot be read");
+            return;
+        }
+    };
+    let spawned = std::thread::Builder::new()
+        .name("probe-log".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            loop {
+                logger.flush();
+                std::thread::park_timeout(LOG_EVERY);
+            }
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the kernel programs' log is not read");
+    }
 }
 
 /// Gives back what reading the kernel's types took, 80 MB for a moment, before anything else is
@@ -150,6 +261,8 @@ fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, 
     for (field, offset) in btf::FIELDS.iter().zip(offsets) {
         loader.override_global(field.global, offset, true);
     }
+    let debug = u32::from(options.debug);
+    loader.override_global("DEBUG", &debug, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
     loader
@@ -169,12 +282,20 @@ fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, 
 fn attach_signal(
     programs: &mut Ebpf,
     signal: &Signal,
+    offsets: &[u32],
     kernel_btf: &Btf,
     root: &File,
     report: &mut Report,
 ) -> Result<(), Missing> {
+    let missing = signal.needs.filter(|needed| !report.has(needed));
+    let lacks = missing
+        .map(|needed| format!("without {needed} it would mislead"))
+        .or_else(|| lacking(signal, offsets));
     for way in signal.ways {
-        let refused = attach(programs, way, kernel_btf, root).err();
+        let refused = match &lacks {
+            Some(lacks) => Some(lacks.clone()),
+            None => attach(programs, way, kernel_btf, root).err(),
+        };
         if let Some(why) = &refused {
             tracing::warn!(signal = signal.name, hook = way.hook, why, "hook refused");
         } else {
@@ -210,6 +331,26 @@ fn attach_signal(
         signal.name,
         tried.join("; ")
     )))
+}
+
+/// What the kernel lacks for a signal, if anything.
+fn lacking(signal: &Signal, offsets: &[u32]) -> Option<String> {
+    let has = |global: &&str| {
+        btf::FIELDS
+            .iter()
+            .zip(offsets)
+            .any(|(field, offset)| field.global == *global && *offset != btf::ABSENT)
+    };
+    let missing = signal
+        .fields
+        .iter()
+        .find(|either| !either.iter().any(has))?;
+    let named: Vec<String> = btf::FIELDS
+        .iter()
+        .filter(|field| missing.contains(&field.global))
+        .map(|field| format!("{}.{}", field.of, field.name))
+        .collect();
+    Some(format!("this kernel has no {}", named.join(" or ")))
 }
 
 /// Loads and attaches one program; the error is one line.

@@ -1,12 +1,16 @@
 //! Offsets of fields in the running kernel's structures, from its BTF.
 //!
-//! A field that is not found is an error with the field's name, never 0.
+//! A field that is not found is an error with the field's name, or, where there is another way or
+//! only one signal needs it, [`ABSENT`]; never 0.
 
 use std::path::Path;
 
 use btf::btf::{Btf, Type};
 
 use super::Missing;
+
+/// In the place of an offset: this kernel has no such field.
+pub const ABSENT: u32 = u32::MAX;
 
 /// A read-only global of the eBPF object, and the field whose offset it holds.
 pub struct Field {
@@ -16,45 +20,45 @@ pub struct Field {
     pub of: &'static str,
     /// The field, possibly inside anonymous members.
     pub name: &'static str,
+    /// Whether the daemon works without it.
+    pub optional: bool,
+}
+
+const fn needed(global: &'static str, of: &'static str, name: &'static str) -> Field {
+    Field {
+        global,
+        of,
+        name,
+        optional: false,
+    }
+}
+
+const fn optional(global: &'static str, of: &'static str, name: &'static str) -> Field {
+    Field {
+        global,
+        of,
+        name,
+        optional: true,
+    }
 }
 
 /// Every offset that the programs use.
-pub const FIELDS: [Field; 7] = [
-    Field {
-        global: "TASK_PID",
-        of: "task_struct",
-        name: "pid",
-    },
-    Field {
-        global: "TASK_FLAGS",
-        of: "task_struct",
-        name: "flags",
-    },
-    Field {
-        global: "SOCK_NUM",
-        of: "sock_common",
-        name: "skc_num",
-    },
-    Field {
-        global: "SOCK_DPORT",
-        of: "sock_common",
-        name: "skc_dport",
-    },
-    Field {
-        global: "SOCK_ERR",
-        of: "sock",
-        name: "sk_err",
-    },
-    Field {
-        global: "TCP_COPIED_SEQ",
-        of: "tcp_sock",
-        name: "copied_seq",
-    },
-    Field {
-        global: "TCP_WRITE_SEQ",
-        of: "tcp_sock",
-        name: "write_seq",
-    },
+pub const FIELDS: [Field; 14] = [
+    needed("TASK_PID", "task_struct", "pid"),
+    needed("TASK_FLAGS", "task_struct", "flags"),
+    needed("SOCK_NUM", "sock_common", "skc_num"),
+    needed("SOCK_DPORT", "sock_common", "skc_dport"),
+    needed("SOCK_ERR", "sock", "sk_err"),
+    needed("TCP_COPIED_SEQ", "tcp_sock", "copied_seq"),
+    needed("TCP_WRITE_SEQ", "tcp_sock", "write_seq"),
+    optional("REQUEST_QUEUE", "request", "q"),
+    // From 5.17 on the queue knows its disk; until then the request does.
+    optional("QUEUE_DISK", "request_queue", "disk"),
+    optional("REQUEST_DISK", "request", "rq_disk"),
+    optional("DISK_MAJOR", "gendisk", "major"),
+    optional("DISK_MINOR", "gendisk", "first_minor"),
+    optional("JOURNAL_DEVICE", "journal_s", "j_fs_dev"),
+    optional("DEVICE_NUMBER", "block_device", "bd_dev"),
 ];
 
 /// Reads all of [`FIELDS`], in bytes.
@@ -71,7 +75,9 @@ pub fn offsets(path: &Path) -> Result<[u32; FIELDS.len()], Missing> {
     })?;
     let mut found = [0; FIELDS.len()];
     for (place, field) in found.iter_mut().zip(&FIELDS) {
-        *place = offset(&btf, field.of, field.name).ok_or_else(|| {
+        let found = offset(&btf, field.of, field.name);
+        let otherwise = field.optional.then_some(ABSENT);
+        *place = found.or(otherwise).ok_or_else(|| {
             Missing(format!(
                 "{}: this kernel's {} has no field {}; please report the kernel's version",
                 path.display(),
@@ -136,6 +142,9 @@ mod tests {
         assert_eq!(of("SOCK_NUM"), 14);
         assert!(of("TASK_PID") > of("TASK_FLAGS"));
         assert!(of("TCP_COPIED_SEQ") != of("TCP_WRITE_SEQ"));
+        // struct gendisk begins with major and first_minor (include/linux/blkdev.h).
+        assert_eq!((of("DISK_MAJOR"), of("DISK_MINOR")), (0, 4));
+        assert!(of("QUEUE_DISK") != ABSENT || of("REQUEST_DISK") != ABSENT);
     }
 
     #[test]

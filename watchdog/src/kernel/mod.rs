@@ -21,6 +21,8 @@ pub struct Options {
     pub cgroup_root: Option<PathBuf>,
     /// How many flows to keep.
     pub flows: u32,
+    /// Whether the kernel programs may log (aya-log), at debug level.
+    pub debug: bool,
     /// The signals to attach; None: all of them. What is left out is not said to be missing.
     pub only: Option<&'static [&'static str]>,
 }

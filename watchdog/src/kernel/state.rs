@@ -16,8 +16,8 @@ use aya::{
     maps::{HashMap, Map, MapData, SkStorage, Stack},
 };
 use watchdog_common::layout::{
-    Direction, FlowSlot, Losses, PortTable, Reads, SLOT_FREE, SlotRef, THREADS, ThreadBits,
-    ThreadSlot, Writes,
+    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, FlowSlot, Losses, PortTable, Reads, SLOT_FREE,
+    SlotRef, THREADS, ThreadBits, ThreadSlot, Writes, device_place,
 };
 
 use super::Missing;
@@ -163,6 +163,7 @@ pub struct State {
     ports: Mapped<PortTable>,
     thread_bits: Mapped<ThreadBits>,
     losses: Mapped<Losses>,
+    devices: Option<Devices>,
     free: Stack<MapData, u32>,
     thread_slots: HashMap<MapData, u32, u32>,
     sockets: SkStorage<MapData, u64>,
@@ -176,6 +177,7 @@ impl State {
             ports: array(programs, "PORTS", 1)?,
             thread_bits: array(programs, "THREAD_BITS", 1)?,
             losses: array(programs, "LOSSES", 1)?,
+            devices: Some(Devices::map(programs)?),
             free: take(programs, "FREE")?,
             thread_slots: take(programs, "THREAD_SLOTS")?,
             sockets: take(programs, "SOCKETS")?,
@@ -199,6 +201,11 @@ impl State {
             // SAFETY: a byte for each port; the programs read single bytes.
             unsafe { (&raw mut (*ports).entry_of).write_volatile(*table) };
         }
+    }
+
+    /// What block devices have in flight, for whoever gathers facts; None: given away already.
+    pub fn take_devices(&mut self) -> Option<Devices> {
+        self.devices.take()
     }
 
     /// What could not be done so far.
@@ -297,6 +304,97 @@ impl State {
             let now = word.read_volatile();
             word.write_volatile(if on { now | bit } else { now & !bit });
         }
+    }
+}
+
+/// What block devices have in flight. A part of its own: it is read where the facts for a verdict
+/// are had, which is not the tick.
+pub struct Devices {
+    slots: Mapped<DeviceSlot>,
+    requests: HashMap<MapData, u64, [u64; 2]>,
+}
+
+/// What one device has in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// How many requests.
+    pub requests: u64,
+    /// When a request was last given to it; 0: never seen.
+    pub issued_ns: u64,
+    /// When it last finished one; 0: never seen.
+    pub completed_ns: u64,
+    /// Since when a journal on it commits; 0: none does.
+    pub commit_since_ns: u64,
+    /// How many requests it has finished.
+    pub completed: u64,
+}
+
+// SAFETY: shared references only read words of the mapping, volatile, and ask the kernel about a
+// map by its descriptor; both may be done from any thread.
+unsafe impl Sync for Devices {}
+
+impl Devices {
+    fn map(programs: &mut Ebpf) -> Result<Self, Missing> {
+        let mut slots = array(programs, "DEVICES", DEVICES)?;
+        slots
+            .ensure(DEVICES)
+            .map_err(|error| Missing(format!("mapping DEVICES: {error}")))?;
+        Ok(Self {
+            slots,
+            requests: take(programs, "REQUESTS")?,
+        })
+    }
+
+    /// A copy of a device's slot; None: nothing of it was seen.
+    #[must_use]
+    pub fn slot(&self, device: u32) -> Option<DeviceSlot> {
+        if device == 0 {
+            return None;
+        }
+        let place = device_place(device);
+        (0..DEVICE_TRIES).find_map(|step| {
+            let slot = self.slots.at((place + step) & (DEVICES - 1))?;
+            // SAFETY: in the mapping; each word stands for itself.
+            let slot = unsafe { slot.read_volatile() };
+            (slot.device == device).then_some(slot)
+        })
+    }
+
+    /// All devices of which anything was seen.
+    pub fn all(&self) -> impl Iterator<Item = DeviceSlot> {
+        (0..DEVICES).filter_map(|at| {
+            let slot = self.slots.at(at)?;
+            // SAFETY: as above.
+            let slot = unsafe { slot.read_volatile() };
+            (slot.device != 0).then_some(slot)
+        })
+    }
+
+    /// What a device has in flight.
+    #[must_use]
+    pub fn in_flight(&self, device: u32) -> Option<InFlight> {
+        let slot = self.slot(device)?;
+        Some(InFlight {
+            requests: slot.issued.saturating_sub(slot.completed),
+            issued_ns: slot.issued_ns,
+            completed_ns: slot.completed_ns,
+            commit_since_ns: slot.commit_since_ns,
+            completed: slot.completed,
+        })
+    }
+
+    /// When the oldest of a device's requests in flight was given to it. Asks the kernel for every
+    /// request in flight, at most `limit`: for a late lease, not for the tick.
+    #[must_use]
+    pub fn oldest(&self, device: u32, limit: usize) -> Option<u64> {
+        self.requests
+            .iter()
+            .take(limit)
+            .flatten()
+            // The second word is the device's number, with padding above.
+            .filter(|(_, flight)| flight[1] & u64::from(u32::MAX) == u64::from(device))
+            .map(|(_, flight)| flight[0])
+            .min()
     }
 }
 

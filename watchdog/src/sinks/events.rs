@@ -152,6 +152,69 @@ enum FactObject {
         how: &'static str,
         for_ms: u64,
     },
+    ThreadWaits {
+        side: &'static str,
+        part: &'static str,
+        tid: u32,
+        comm: String,
+        state: Option<&'static str>,
+        at: String,
+    },
+    Device {
+        side: &'static str,
+        device: String,
+        in_flight: u64,
+        silent_ms: u64,
+        oldest_ms: Option<u64>,
+        committing_ms: Option<u64>,
+    },
+    CgroupFrozen {
+        side: &'static str,
+        cgroup: String,
+    },
+    CgroupThrottled {
+        side: &'static str,
+        cgroup: String,
+        throttled_ms: u64,
+        over_ms: u64,
+    },
+    CpuTime {
+        side: &'static str,
+        tid: u32,
+        ran_ms: u64,
+        waited_ms: u64,
+        over_ms: u64,
+    },
+    RunsInstead {
+        side: &'static str,
+        tid: u32,
+        comm: String,
+        cgroup: String,
+    },
+    Memory {
+        side: &'static str,
+        major_faults: u64,
+        refaults: u64,
+        pressure_ms: u64,
+        over_ms: u64,
+    },
+    WaitsForSocket {
+        side: &'static str,
+        peer: SocketAddr,
+    },
+    Tcp {
+        unacked_segments: u32,
+        unsent_bytes: u32,
+        send_window_bytes: u32,
+        rto_ms: u64,
+    },
+    NodePaused {
+        for_ms: u64,
+        steal_ms: u64,
+    },
+    RuledOut {
+        causes: Vec<&'static str>,
+    },
 }
 
 fn fact(fact: &Fact) -> FactObject {
@@ -191,6 +254,126 @@ fn fact(fact: &Fact) -> FactObject {
             how: words::close_how(how),
             for_ms: to_ms(for_ns),
         },
+        _ => gathered(fact),
+    }
+}
+
+/// The same for what is gathered when a lease is late.
+fn gathered(fact: &Fact) -> FactObject {
+    let to_ms = words::to_ms;
+    let known = |span_ns: u64| (span_ns != 0).then(|| to_ms(span_ns));
+    match *fact {
+        Fact::ThreadWaits {
+            side,
+            part,
+            tid,
+            comm,
+            doing,
+            at,
+        } => FactObject::ThreadWaits {
+            side: words::side(side),
+            part: words::part(part),
+            tid,
+            comm: words::name(&comm),
+            state: words::doing(doing),
+            at: words::text(&at),
+        },
+        Fact::Device {
+            side,
+            name,
+            in_flight,
+            silent_ns,
+            oldest_ns,
+            committing_ns,
+        } => FactObject::Device {
+            side: words::side(side),
+            device: words::text(&name),
+            in_flight,
+            silent_ms: to_ms(silent_ns),
+            oldest_ms: known(oldest_ns),
+            committing_ms: known(committing_ns),
+        },
+        Fact::Frozen { side, cgroup } => FactObject::CgroupFrozen {
+            side: words::side(side),
+            cgroup: words::text(&cgroup),
+        },
+        Fact::Throttled {
+            side,
+            cgroup,
+            throttled_ns,
+            over_ns,
+        } => FactObject::CgroupThrottled {
+            side: words::side(side),
+            cgroup: words::text(&cgroup),
+            throttled_ms: to_ms(throttled_ns),
+            over_ms: to_ms(over_ns),
+        },
+        Fact::CpuTime {
+            side,
+            tid,
+            ran_ns,
+            waited_ns,
+            over_ns,
+        } => FactObject::CpuTime {
+            side: words::side(side),
+            tid,
+            ran_ms: to_ms(ran_ns),
+            waited_ms: to_ms(waited_ns),
+            over_ms: to_ms(over_ns),
+        },
+        Fact::RunsInstead {
+            side,
+            tid,
+            comm,
+            cgroup,
+        } => FactObject::RunsInstead {
+            side: words::side(side),
+            tid,
+            comm: words::name(&comm),
+            cgroup: words::text(&cgroup),
+        },
+        Fact::Memory {
+            side,
+            major_faults,
+            refaults,
+            pressure_ns,
+            over_ns,
+        } => FactObject::Memory {
+            side: words::side(side),
+            major_faults,
+            refaults,
+            pressure_ms: to_ms(pressure_ns),
+            over_ms: to_ms(over_ns),
+        },
+        Fact::WaitsForSocket { side, peer } => FactObject::WaitsForSocket {
+            side: words::side(side),
+            peer,
+        },
+        Fact::Tcp {
+            unacked,
+            unsent_bytes,
+            send_window,
+            rto_ns,
+        } => FactObject::Tcp {
+            unacked_segments: unacked,
+            unsent_bytes,
+            send_window_bytes: send_window,
+            rto_ms: to_ms(rto_ns),
+        },
+        Fact::NodePaused { for_ns, steal_ns } => FactObject::NodePaused {
+            for_ms: to_ms(for_ns),
+            steal_ms: to_ms(steal_ns),
+        },
+        Fact::RuledOut { causes } => FactObject::RuledOut {
+            causes: words::cause_words(causes),
+        },
+        // Told by `fact`, before it comes here.
+        Fact::ThreadState { .. }
+        | Fact::Unanswered { .. }
+        | Fact::Unread { .. }
+        | Fact::Silent { .. }
+        | Fact::Unacknowledged { .. }
+        | Fact::FlowClosed { .. } => FactObject::RuledOut { causes: Vec::new() },
     }
 }
 

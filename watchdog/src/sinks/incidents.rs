@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+use watchdog_model::causes::text::{Label, Text};
 use watchdog_model::causes::{Cause, Fact, Side};
 use watchdog_model::leases::note::{
     GoneReason, LeaseHandle, LeaseId, Note, Outcome, Stage, Subject, Transition,
@@ -33,6 +34,10 @@ pub enum Thing {
     Node,
     /// A process of this node.
     Process(u32),
+    /// A block device of this node.
+    Device(Text<16>),
+    /// A cgroup of this node.
+    Cgroup(Label),
     /// A service elsewhere (a grantor, seen from its holder).
     Service(SocketAddr),
     /// A host elsewhere (of holders, seen from their grantor).
@@ -274,7 +279,10 @@ impl Incidents {
         if let Some(id) = self.members.get(&handle).map(|member| member.incident)
             && let Some(incident) = self.open.get_mut(&id)
         {
-            if key.cause == Cause::Unknown || incident.key == key {
+            // A process that is gone is known no more; what it did is not another incident.
+            let vaguer = incident.key.cause == key.cause
+                && matches!(key.thing, Thing::Service(_) | Thing::Host(_));
+            if key.cause == Cause::Unknown || incident.key == key || vaguer {
                 return (id, false);
             }
             let takes_it_along =
@@ -368,8 +376,14 @@ impl Incidents {
             Some((pid, comm)) => (Thing::Process(pid), Some(comm)),
             None => (otherwise, None),
         };
+        let named = thing_of(transition);
         let (thing, comm) = match cause {
             Cause::NodePause => (Thing::Node, None),
+            // All that waits for one disk is one incident, whoever waits; all that one quota holds
+            // back likewise.
+            Cause::DiskStall | Cause::CpuThrottled if named.is_some() => {
+                (named.unwrap_or(peer), None)
+            }
             Cause::NetworkLoss | Cause::PeerDown | Cause::PeerWindow | Cause::PeerSilent => {
                 (peer, None)
             }
@@ -393,15 +407,21 @@ impl Incidents {
     }
 }
 
+/// The device or cgroup that the cause's proof names.
+fn thing_of(transition: &Transition) -> Option<Thing> {
+    transition.verdict.facts().find_map(|fact| match fact {
+        Fact::Device { name, .. } => Some(Thing::Device(*name)),
+        Fact::Throttled { cgroup, .. } => Some(Thing::Cgroup(*cgroup)),
+        _ => None,
+    })
+}
+
 /// Whether the cause was proven at the other end.
 pub fn is_of_peer(transition: &Transition) -> bool {
     transition
         .verdict
         .facts()
-        .find_map(|fact| match fact {
-            Fact::ThreadState { side, .. } | Fact::Unread { side, .. } => Some(*side),
-            _ => None,
-        })
+        .find_map(Fact::side)
         .is_some_and(|side| side == Side::Peer)
 }
 

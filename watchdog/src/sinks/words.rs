@@ -4,7 +4,9 @@
 
 use std::fmt::Write as _;
 
-use watchdog_model::causes::{Cause, Fact, Side};
+use watchdog_model::causes::collected::{Doing, Part};
+use watchdog_model::causes::text::Text;
+use watchdog_model::causes::{Cause, CauseSet, Fact, Side};
 use watchdog_model::leases::note::{
     Condition, GoneReason, LeaseId, Outcome, Stage, Subject, Transition,
 };
@@ -165,6 +167,39 @@ pub const fn stall(kind: StallKind) -> &'static str {
     }
 }
 
+/// What a thread does, as ps shows it; none where that is not known.
+#[must_use]
+pub const fn doing(doing: Doing) -> Option<&'static str> {
+    Some(match doing {
+        Doing::Running => "R",
+        Doing::Sleeping => "S",
+        Doing::Uninterruptible => "D",
+        Doing::Stopped => "T",
+        Doing::Other => return None,
+    })
+}
+
+/// Word of a thread's part.
+#[must_use]
+pub const fn part(part: Part) -> &'static str {
+    match part {
+        Part::Serving => "serving",
+        Part::Owner => "lock_owner",
+        Part::Other => "waited_for",
+        Part::Runtime => "runtime",
+    }
+}
+
+/// The words of several causes.
+#[must_use]
+pub fn cause_words(causes: CauseSet) -> Vec<&'static str> {
+    CAUSES
+        .into_iter()
+        .filter(|one| causes.has(*one))
+        .map(cause)
+        .collect()
+}
+
 /// Word of what became of an incident.
 #[must_use]
 pub const fn incident_state(state: State) -> &'static str {
@@ -183,8 +218,18 @@ pub fn name(comm: &Comm) -> String {
         .iter()
         .position(|byte| *byte == 0)
         .unwrap_or(comm.len());
+    printable(&comm[..end])
+}
+
+/// A path or another name from the kernel, as safe.
+#[must_use]
+pub fn text<const N: usize>(text: &Text<N>) -> String {
+    printable(text.as_bytes())
+}
+
+fn printable(bytes: &[u8]) -> String {
     let mut shown = String::new();
-    for chunk in comm[..end].utf8_chunks() {
+    for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             let invisible = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}');
@@ -221,6 +266,8 @@ pub fn thing(change: &Change, entries: &[String]) -> String {
     match change.thing {
         Thing::Node => "node".to_owned(),
         Thing::Process(pid) => named(pid),
+        Thing::Device(name) => format!("disk {}", text(&name)),
+        Thing::Cgroup(path) => format!("cgroup {}", text(&path)),
         Thing::Service(address) => format!("peer {address}"),
         Thing::Host(address) => format!("peer {address}"),
         Thing::Entry { entry, pid } => {
@@ -340,21 +387,94 @@ fn condition_words(transition: &Transition, now: Mono) -> Option<String> {
     })
 }
 
-/// The cause, and its most telling fact.
+/// The cause, and its most telling facts.
 fn why(transition: &Transition) -> String {
     let cause = transition.verdict.cause;
     let (_, words) = cause_both(cause);
-    let fact = transition.verdict.facts().next().map(fact_words);
-    match (cause, fact) {
-        (_, None) => words.to_owned(),
+    let mut told = transition.verdict.facts().filter_map(fact_words);
+    let Some(first) = told.next() else {
+        return words.to_owned();
+    };
+    match cause {
         // The fact says it all.
-        (Cause::ProcessStopped | Cause::CpuStarved, Some(fact)) => fact,
-        (_, Some(fact)) => format!("{words}: {fact}"),
+        Cause::ProcessStopped => first,
+        Cause::CpuStarved => match of_runner(transition) {
+            Some(runner) => format!("{first}; {runner}"),
+            None => first,
+        },
+        // Who waits, for what, and who waits for it in turn.
+        Cause::DiskStall
+        | Cause::RuntimePause
+        | Cause::LockWait
+        | Cause::CpuThrottled
+        | Cause::MemoryPressure
+        | Cause::WaitingElsewhere => {
+            let proof = proof_length(transition);
+            let rest: Vec<String> = told.take(proof.saturating_sub(1)).collect();
+            let facts = std::iter::once(first)
+                .chain(rest)
+                .collect::<Vec<_>>()
+                .join(", ");
+            format!("{words}: {facts}")
+        }
+        _ => format!("{words}: {first}"),
     }
 }
 
-fn fact_words(fact: &Fact) -> String {
-    match fact {
+/// How many of the facts are the cause's own proof: two or three that belong together.
+fn proof_length(transition: &Transition) -> usize {
+    transition
+        .verdict
+        .facts()
+        .take_while(|fact| {
+            matches!(
+                fact,
+                Fact::ThreadWaits { .. }
+                    | Fact::Device { .. }
+                    | Fact::Throttled { .. }
+                    | Fact::Memory { .. }
+                    | Fact::WaitsForSocket { .. }
+                    | Fact::CpuTime { .. }
+            )
+        })
+        .count()
+}
+
+fn of_runner(transition: &Transition) -> Option<String> {
+    transition
+        .verdict
+        .facts()
+        .find(|fact| matches!(fact, Fact::RunsInstead { .. }))
+        .and_then(fact_words)
+}
+
+/// "thread meta/7 waits in ext4_sync_file".
+fn thread_words(part: Part, tid: u32, comm: &Comm, does: Doing, at: &str) -> String {
+    let who = format!("{}/{tid}", name(comm));
+    let who = match part {
+        Part::Serving => format!("thread {who}"),
+        Part::Owner => format!("the lock's owner {who}"),
+        Part::Other => format!("its thread {who}"),
+        Part::Runtime => format!("the runtime's {who}"),
+    };
+    match (does, at) {
+        (Doing::Running, _) => format!("{who} runs"),
+        (Doing::Stopped, _) => format!("{who} is stopped"),
+        (Doing::Uninterruptible, "") => format!("{who} hangs"),
+        (Doing::Uninterruptible, at) => format!("{who} hangs in {at}"),
+        (Doing::Sleeping | Doing::Other, "") => format!("{who} waits"),
+        (Doing::Sleeping | Doing::Other, at) => format!("{who} waits in {at}"),
+    }
+}
+
+/// A share of a span in whole per cent.
+fn percent(part_ns: u64, of_ns: u64) -> u64 {
+    part_ns.saturating_mul(100).checked_div(of_ns).unwrap_or(0)
+}
+
+/// A fact for people; none where it tells nothing that the line does not say already.
+fn fact_words(fact: &Fact) -> Option<String> {
+    Some(match fact {
         Fact::ThreadState {
             tid,
             comm,
@@ -392,7 +512,97 @@ fn fact_words(fact: &Fact) -> String {
             };
             format!("{how} {} ago", span(*for_ns))
         }
-    }
+        _ => return gathered_words(fact),
+    })
+}
+
+/// The same for what is gathered when a lease is late.
+fn gathered_words(fact: &Fact) -> Option<String> {
+    Some(match fact {
+        Fact::ThreadWaits {
+            part,
+            tid,
+            comm,
+            doing,
+            at,
+            ..
+        } => thread_words(*part, *tid, comm, *doing, &text(at)),
+        Fact::Device {
+            name,
+            in_flight,
+            silent_ns,
+            committing_ns,
+            ..
+        } => {
+            let commit = match committing_ns {
+                0 => String::new(),
+                ns => format!(", journal commit under way for {}", span(*ns)),
+            };
+            let requests = match in_flight {
+                1 => "request",
+                _ => "requests",
+            };
+            format!(
+                "{} has finished nothing for {} with {in_flight} {requests} in flight{commit}",
+                text(name),
+                span(*silent_ns)
+            )
+        }
+        Fact::Frozen { cgroup, .. } => format!("cgroup {} frozen", text(cgroup)),
+        Fact::Throttled {
+            cgroup,
+            throttled_ns,
+            over_ns,
+            ..
+        } => format!(
+            "cgroup {} throttled for {} of the last {}",
+            text(cgroup),
+            span(*throttled_ns),
+            span(*over_ns)
+        ),
+        Fact::CpuTime {
+            tid,
+            ran_ns,
+            waited_ns,
+            over_ns,
+            ..
+        } => format!(
+            "thread {tid} had a CPU for {} % and waited for one for {} % of the last {}",
+            percent(*ran_ns, *over_ns),
+            percent(*waited_ns, *over_ns),
+            span(*over_ns)
+        ),
+        Fact::RunsInstead {
+            tid, comm, cgroup, ..
+        } => {
+            let cgroup = match text(cgroup).as_str() {
+                "" | "/" => String::new(),
+                cgroup => format!(" of {cgroup}"),
+            };
+            format!("{}/{tid}{cgroup} runs instead", name(comm))
+        }
+        Fact::Memory {
+            major_faults,
+            refaults,
+            over_ns,
+            ..
+        } => format!(
+            "{major_faults} major faults and {refaults} pages fetched back in {}",
+            span(*over_ns)
+        ),
+        Fact::WaitsForSocket { peer, .. } => format!("an answer of {peer}"),
+        Fact::Tcp {
+            unacked,
+            unsent_bytes,
+            send_window,
+            ..
+        } => format!(
+            "{unsent_bytes} bytes unsent, {unacked} segments unacknowledged, window {send_window}"
+        ),
+        Fact::NodePaused { for_ns, .. } => format!("nothing ran for {}", span(*for_ns)),
+        Fact::RuledOut { .. } => return None,
+        _ => return None,
+    })
 }
 
 /// An incident in a line.

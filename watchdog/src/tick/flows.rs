@@ -54,7 +54,8 @@ pub struct Flow {
     /// Whether it does not speak the entry's protocol.
     pub foreign: bool,
     stamp: Stamp,
-    servers: Servers,
+    /// The threads that serve it.
+    pub servers: Servers,
     answers_shown: u64,
     reads_shown: u64,
     renewal_shown: Option<Mono>,
@@ -145,6 +146,14 @@ impl FlowTable {
     /// The flow in a slot.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Flow> {
         self.flows.get_mut(index)?.as_mut()
+    }
+
+    /// A flow by its name, if its slot still has it.
+    #[must_use]
+    pub fn named(&self, key: FlowKey) -> Option<&Flow> {
+        let index = usize::try_from(key.0 & u64::from(u32::MAX)).ok()?;
+        let flow = self.flows.get(index)?.as_ref()?;
+        (flow.observation.key == key).then_some(flow)
     }
 
     /// The threads that serve the flow in a slot.

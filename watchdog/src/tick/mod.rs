@@ -5,6 +5,7 @@
 //! so it goes on while the disk hangs and the CPUs are full. It measures its own lateness: a gap
 //! in which nobody looked is said, and never held against a peer.
 
+pub mod evidence;
 pub mod flows;
 pub mod gauges;
 pub mod realtime;
@@ -30,7 +31,7 @@ use watchdog_model::{
 };
 
 use crate::{
-    collect::executables::Executables,
+    collect::{executables::Executables, helper::Helper},
     kernel::{Kernel, state::State},
     memory,
     outbox::{Message, Outbox, Stamped},
@@ -163,6 +164,8 @@ pub struct Tick<G> {
     pub outbox: Outbox,
     /// Where figures go.
     pub gauges: G,
+    /// Who gathers facts about late leases; None: nobody.
+    pub helper: Option<Helper>,
     /// Who runs what.
     pub executables: Executables,
     /// What an earlier run knew of the flows.
@@ -212,6 +215,7 @@ impl<G: Gauges + 'static> Tick<G> {
                 self.reload(reload);
             }
             self.look(&mut flows, &mut threads, now);
+            self.gather(&flows, &threads, now);
             if now >= gauges_due {
                 self.figures(&flows, &threads, now);
                 gauges_due = now.plus(GAUGES_EVERY_NS);

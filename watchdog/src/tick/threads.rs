@@ -31,6 +31,7 @@ struct Watched {
     index: usize,
     history: ThreadHistory,
     stall: Option<Stall>,
+    next_tid: u32,
     dead: bool,
     used_at: Mono,
 }
@@ -78,6 +79,7 @@ impl ThreadTable {
                 continue;
             }
             thread.dead = slot.state == THREAD_DEAD;
+            thread.next_tid = slot.next_tid;
             let since = (slot.since_ns != 0).then_some(Mono(slot.since_ns));
             let running = match (slot.state, since) {
                 (THREAD_RUNNING, Some(since)) => now.since(since),
@@ -118,6 +120,7 @@ impl ThreadTable {
                 index,
                 history: ThreadHistory::new(tid, [0; 16]),
                 stall: None,
+                next_tid: 0,
                 dead: false,
                 used_at: now,
             });
@@ -128,6 +131,20 @@ impl ThreadTable {
     #[must_use]
     pub fn stall_of(&self, tid: u32) -> Option<Stall> {
         self.watched[*self.by_tid.get(&tid)?].stall
+    }
+
+    /// The state of a thread as last looked at, if it is watched.
+    #[must_use]
+    pub fn state_of(&self, tid: u32) -> Option<ThreadState> {
+        Some(self.watched[*self.by_tid.get(&tid)?].history.state().0)
+    }
+
+    /// Who took the CPU when a thread last left one; 0: not known.
+    #[must_use]
+    pub fn next_of(&self, tid: u32) -> u32 {
+        self.by_tid
+            .get(&tid)
+            .map_or(0, |at| self.watched[*at].next_tid)
     }
 
     /// Forgets threads that are gone or serve nothing any more.

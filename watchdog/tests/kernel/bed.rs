@@ -43,6 +43,7 @@ pub fn load(name: &str, only: &'static [&'static str]) -> Option<Kernel> {
         btf: "/sys/kernel/btf/vmlinux".into(),
         cgroup_root: None,
         flows: FLOWS,
+        debug: false,
         only: Some(only),
     };
     if !options.btf.exists() {

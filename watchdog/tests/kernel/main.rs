@@ -11,8 +11,11 @@ mod harness;
 #[path = "../../../watchdog-common/tests/inputs/mod.rs"]
 mod inputs;
 
+mod block;
 mod flow_start;
 mod flow_state;
+mod hung_disk;
+mod journal;
 mod lifetime;
 mod offsets;
 mod packets;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const ONLY: &[&str] = &["flow_start", "packets_in", "packets_out"];
-const SESSION: u64 = 0x3001_e647_d600_030;
+const SESSION: u64 = 0x0300_1e64_7d60_0030;
 
 fn ping() -> Vec<u8> {
     request(XID_PING, 11, 0)

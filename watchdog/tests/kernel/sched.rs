@@ -192,7 +192,9 @@ fn one_that_was_woken_is_runnable_until_it_gets_a_cpu() {
             if status == 0 {
                 // The one that was woken must wait, but for a few periods only.
                 let until = clock::now_us() + 200_000;
-                while clock::now_us() < until && !end.load(Ordering::Relaxed) {}
+                while clock::now_us() < until && !end.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
             }
             status
         });

@@ -110,6 +110,32 @@ impl Book {
         self.create(id, flow, now, say)
     }
 
+    /// A holder in trouble asks on one connection after the other. Whichever of them the grantor
+    /// comes to answer, "that session has expired" holds for the lease wherever it is by then.
+    pub(super) fn refused_there(
+        &mut self,
+        flow: &FlowObservation,
+        now: Mono,
+        say: &mut dyn FnMut(Note),
+    ) {
+        let (Some(hello), Some(welcome)) = (flow.hello, flow.welcome) else {
+            return;
+        };
+        if hello.session == 0 || welcome.timeout_ms > 0 {
+            return;
+        }
+        let key = (flow.entry, LeaseId::Session(hello.session), flow.role);
+        let Some(slot) = self.by_key.get(&key).copied() else {
+            return;
+        };
+        let expiry = self.slots[slot as usize]
+            .as_ref()
+            .map(|lease| lease.expiry_at(welcome.at));
+        if let Some(expiry) = expiry {
+            self.expire(slot, expiry, now, say);
+        }
+    }
+
     /// A handshake may reveal the true name of a lease that its flow carries already.
     fn named_at_last(
         &mut self,

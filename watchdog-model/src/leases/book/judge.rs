@@ -5,11 +5,17 @@
 
 use super::lease::{Expiry, Lease};
 use super::{Book, FlowUse};
-use crate::causes::verdict::{Evidence, PeerEvidence, verdict};
-use crate::causes::{Cause, Verdict};
+use crate::causes::collected::Collected;
+use crate::causes::verdict::{End, Evidence, verdict};
+use crate::causes::{Cause, Side, Verdict};
 use crate::leases::note::{Condition, FalseExpiry, GoneReason, Note, Outcome, Stage, Transition};
+use crate::leases::observation::Role;
 use crate::leases::stage::{Assessment, assess, next_change};
-use crate::time::Mono;
+use crate::time::{Mono, SECOND};
+
+/// For so long after the whole node stood still that is the cause of what is late since: whoever
+/// runs again needs a moment to catch up.
+const PAUSE_EXPLAINS_NS: u64 = 2 * SECOND;
 
 /// From `now` to a moment that may have passed.
 pub(super) fn signed_span(to: Mono, now: Mono) -> i64 {
@@ -31,22 +37,31 @@ fn transition(lease: &Lease, from: Stage, to: Outcome, now: Mono) -> Note {
     })
 }
 
-fn evidence(lease: &Lease, condition: Condition, other: Option<&Lease>) -> Evidence {
-    let facts = &lease.facts;
-    Evidence {
+/// One end as the rules of causes look at it.
+fn end<'a>(
+    side: Side,
+    lease: &Lease,
+    (condition, since): (Condition, Mono),
+    collected: Option<&'a Collected>,
+) -> End<'a> {
+    End {
+        side,
         role: lease.role,
         condition,
-        stall: facts.stall,
-        pending_since: facts.pending_since,
-        unread_since: facts.unread_since,
-        heard_at: facts.request_at,
-        unacknowledged_since: facts.unacknowledged_since,
-        retransmits: facts.retransmits,
-        closed: facts.lost.map(|lost| (lost.at, lost.how)),
-        peer: other.map(|other| PeerEvidence {
-            stall: other.facts.stall,
-            unread_since: other.facts.unread_since,
-        }),
+        since,
+        stall: lease.facts.stall,
+        unread_since: lease.facts.unread_since,
+        collected,
+    }
+}
+
+/// Where the renewal stands at an end that is not late itself, when the other end waits for it.
+fn owed(lease: &Lease) -> Condition {
+    match (lease.condition, lease.role, lease.facts.unread_since) {
+        (Condition::None, Role::Holder, _) => Condition::RenewalNotSent,
+        (Condition::None, Role::Grantor, Some(_)) => Condition::RenewalUnread,
+        (Condition::None, Role::Grantor, None) => Condition::RenewalUnprocessed,
+        (condition, _, _) => condition,
     }
 }
 
@@ -57,17 +72,56 @@ fn says_little(cause: Cause) -> bool {
 }
 
 impl Book {
-    fn verdict_of(&self, slot: u32, condition: Condition, now: Mono) -> Verdict {
+    fn evidence_of<'a>(
+        &'a self,
+        slot: u32,
+        lease: &'a Lease,
+        (condition, since): (Condition, Mono),
+        now: Mono,
+    ) -> Evidence<'a> {
+        let facts = &lease.facts;
+        let other = self
+            .other_end(slot)
+            .and_then(|other| Some((other, self.slots[other as usize].as_ref()?)));
+        Evidence {
+            own: end(
+                Side::Own,
+                lease,
+                (condition, since),
+                self.wants.collected(slot),
+            ),
+            peer: other.map(|(slot, other)| {
+                end(
+                    Side::Peer,
+                    other,
+                    (owed(other), other.since),
+                    self.wants.collected(slot),
+                )
+            }),
+            pending_since: facts.pending_since,
+            heard_at: facts.request_at,
+            unacknowledged_since: facts.unacknowledged_since,
+            retransmits: facts.retransmits,
+            closed: facts.lost.map(|lost| (lost.at, lost.how)),
+            paused_ns: facts
+                .gap
+                .filter(|gap| gap.node && since < gap.to && now.since(gap.to) < PAUSE_EXPLAINS_NS)
+                .map(|gap| gap.to.since(gap.from)),
+        }
+    }
+
+    fn verdict_of(&self, slot: u32, condition: Condition, since: Mono, now: Mono) -> Verdict {
         let Some(lease) = self.slots[slot as usize].as_ref() else {
             return Verdict::UNKNOWN;
         };
-        let other = self
-            .other_end(slot)
-            .and_then(|other| self.slots[other as usize].as_ref());
-        let found = verdict(&evidence(lease, condition, other), now);
+        let evidence = self.evidence_of(slot, lease, (condition, since), now);
+        let found = verdict(&evidence, now);
         let before = lease.verdict;
         let same_trouble = lease.stage != Stage::Healthy;
-        if same_trouble && says_little(found.cause) && !says_little(before.cause) {
+        // A grantor hangs up on whom it has expired: what follows from a lapse is not its cause.
+        let follows = found.cause == Cause::PeerDown && lease.stage == Stage::Lapsed;
+        let weaker = says_little(found.cause) || follows;
+        if same_trouble && weaker && !says_little(before.cause) {
             before
         } else {
             found
@@ -91,8 +145,11 @@ impl Book {
         }
         let found = assess(&lease.facts, &settings, now);
         let next = next_change(&lease.facts, &settings, now);
-        let verdict =
-            (found.stage != Stage::Healthy).then(|| self.verdict_of(slot, found.condition, now));
+        let verdict = (found.stage != Stage::Healthy)
+            .then(|| self.verdict_of(slot, found.condition, found.since, now));
+        if found.stage != Stage::Healthy {
+            self.want(slot, found.condition);
+        }
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
@@ -135,7 +192,10 @@ impl Book {
             Some(lease) => lease.condition,
             None => return,
         };
-        let verdict = self.verdict_of(slot, condition, now);
+        let since = self.slots[slot as usize]
+            .as_ref()
+            .map_or(now, |lease| lease.since);
+        let verdict = self.verdict_of(slot, condition, since, now);
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
@@ -182,6 +242,7 @@ impl Book {
             return;
         };
         self.deadlines.set(slot, None);
+        self.wants.forget(slot);
         if let Some(flow) = lease.flow {
             self.by_flow.insert(flow, FlowUse::Done);
         }

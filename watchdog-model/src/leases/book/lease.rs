@@ -458,19 +458,23 @@ impl Lease {
 
     /// Whether the flow proves that the lease has expired.
     pub fn expiry(&self, flow: &FlowObservation, settings: &EntrySettings) -> Option<Expiry> {
-        let at = self.expired_at(flow, settings)?;
-        let Some(overrun) = self.overrun else {
-            return Some(Expiry {
+        self.expired_at(flow, settings).map(|at| self.expiry_at(at))
+    }
+
+    /// That the lease has expired is known since `at`: what had been heard of its holder by then.
+    pub fn expiry_at(&self, at: Mono) -> Expiry {
+        match self.overrun {
+            None => Expiry {
                 at,
                 base: self.facts.base,
                 arrived_at: self.unheard_since,
-            });
-        };
-        Some(Expiry {
-            at,
-            base: Some(overrun.base),
-            arrived_at: overrun.arrived_at,
-        })
+            },
+            Some(overrun) => Expiry {
+                at,
+                base: Some(overrun.base),
+                arrived_at: overrun.arrived_at,
+            },
+        }
     }
 
     fn expired_at(&self, flow: &FlowObservation, settings: &EntrySettings) -> Option<Mono> {

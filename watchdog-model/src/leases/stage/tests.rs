@@ -413,6 +413,7 @@ fn after_a_gap_accusations_wait_and_the_gap_does_not_count_against_a_peer() {
         Some(Gap {
             from: A.plus(ms(from)),
             to: A.plus(ms(to)),
+            node: false,
         })
     };
     // Due at 3.0 without the gap; 1 s of it was not looked at.

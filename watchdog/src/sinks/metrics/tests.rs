@@ -132,3 +132,41 @@ fn notes_are_counted() {
         );
     }
 }
+
+/// A dashboard that asks for what does not exist shows a healthy nothing.
+#[test]
+fn the_dashboard_asks_for_metrics_and_labels_that_exist() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../dashboards/node.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), panels.len());
+    let mut asked = 0;
+    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+        let title = panel["title"].as_str().unwrap();
+        assert!(
+            panel["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{title}"
+        );
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            for part in query.split(PREFIX).skip(1) {
+                let name = part
+                    .split(|c: char| !c.is_ascii_lowercase() && c != '_')
+                    .next()
+                    .unwrap();
+                let name = name.strip_suffix("_bucket").unwrap_or(name);
+                assert!(
+                    TABLE.iter().any(|one| one.name == name),
+                    "{title}: no metric {name}"
+                );
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 20, "{asked}");
+}

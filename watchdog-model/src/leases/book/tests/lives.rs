@@ -493,3 +493,30 @@ fn a_server_that_moves_the_session_to_an_older_connection_has_not_expired_it() {
         "moved, not expired: {said:?}"
     );
 }
+
+/// Of two connections on which the holder asked, the server answers the older one, and says no; the
+/// newer was given up unread.
+#[test]
+fn a_refusal_on_an_older_connection_is_proof_as_well() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Grantor);
+    flow.stall = stopped(START.plus(ms(6_100)));
+    bench.until(secs(8));
+    flow.closed = Some(Closed {
+        at: bench.now,
+        how: CloseHow::PeerFin,
+    });
+    bench.see(&flow);
+    let mut older = asking(2, Role::Grantor, SESSION, bench.now);
+    bench.see(&older);
+    bench.until(secs(10));
+    bench.see(&asking(3, Role::Grantor, SESSION, bench.now));
+    bench.until(secs(14));
+    bench.said();
+    welcome(&mut older, 0, 0, bench.now);
+    bench.see(&older);
+    let said = bench.said();
+    assert!(said.contains(&"Lapsed>Expired".to_owned()), "{said:?}");
+    bench.see(&older);
+    assert_eq!(bench.said(), [""; 0], "once");
+}

@@ -244,6 +244,7 @@ impl Bench {
 /// Measures and prints.
 pub fn measure(empty: &Path, rounds: usize) -> Result<()> {
     let options = Options {
+        debug: false,
         btf: "/sys/kernel/btf/vmlinux".into(),
         cgroup_root: None,
         flows: u32::try_from(FLOWS)?,
