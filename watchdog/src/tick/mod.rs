@@ -44,8 +44,11 @@ use threads::ThreadTable;
 pub const PERIOD_NS: u64 = 50 * MS;
 /// A tick later than this was held up: it is said as `stalled`, and the gap is not judged.
 pub const HELD_UP_NS: u64 = 250 * MS;
-/// How often the gauges are set.
+/// How often the gauges are set, at most.
 const GAUGES_EVERY_NS: u64 = 250 * MS;
+/// With many leases a pass over all of them takes milliseconds: the next one then waits for so many
+/// times as long, which is one percent of a core.
+const GAUGES_REST: u64 = 100;
 /// Slots looked at beyond the kernel's high-water mark, which two CPUs may race to raise.
 const BEYOND_MARK: usize = 64;
 
@@ -217,8 +220,10 @@ impl<G: Gauges + 'static> Tick<G> {
             self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
             if now >= gauges_due {
+                let begun = clock();
                 self.figures(&flows, &threads, now);
-                gauges_due = now.plus(GAUGES_EVERY_NS);
+                let took_ns = clock().since(begun);
+                gauges_due = now.plus(GAUGES_EVERY_NS.max(took_ns.saturating_mul(GAUGES_REST)));
             }
             due = due.plus(PERIOD_NS).max(now);
             sleep_until(due);
