@@ -7,7 +7,7 @@ use super::lease::{Expiry, Lease};
 use super::{Book, FlowUse};
 use crate::causes::collected::Collected;
 use crate::causes::verdict::{End, Evidence, verdict};
-use crate::causes::{Cause, Side, Verdict};
+use crate::causes::{Cause, Fact, Side, Verdict};
 use crate::leases::note::{Condition, FalseExpiry, GoneReason, Note, Outcome, Stage, Transition};
 use crate::leases::observation::Role;
 use crate::leases::stage::{Assessment, assess, next_change};
@@ -118,7 +118,12 @@ impl Book {
         let found = verdict(&evidence, now);
         let before = lease.verdict;
         let same_trouble = lease.stage != Stage::Healthy;
-        if same_trouble && says_little(found.cause) && !says_little(before.cause) {
+        // What this end had done is over once the renewal is on its way and the other end's turn.
+        let told_of_peer = before.facts().find_map(Fact::side) == Some(Side::Peer);
+        let stands = found.cause == Cause::Unknown
+            || told_of_peer
+            || condition != Condition::RenewalUnanswered;
+        if same_trouble && stands && says_little(found.cause) && !says_little(before.cause) {
             before
         } else {
             found
