@@ -5,7 +5,7 @@
 //! plain loop on a host.
 
 use crate::{
-    layout::{Direction, EARLY, FlowSlot, SYNCED},
+    layout::{Direction, EARLY, EDGE_KNOWN, FlowSlot, SYNCED},
     stream::{self, Enter, Payload},
     zookeeper,
 };
@@ -64,7 +64,8 @@ pub unsafe fn segment<P: Payload, T: Turns>(
             &raw mut (*slot).replies
         };
         let end = seq.wrapping_add(len);
-        if (*dir).edge_seq == 0 {
+        if (*dir).flags & EDGE_KNOWN == 0 {
+            (*dir).flags |= EDGE_KNOWN;
             // The first bytes of a stream that began before the programs did: what came before
             // them is taken as read and acknowledged.
             (*dir).edge_seq = seq;

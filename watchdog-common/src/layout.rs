@@ -66,6 +66,8 @@ pub const COUNT_AT_END: u32 = 64;
 /// [`Direction::flags`]: the next segment, wherever it lies, begins with a frame: the daemon found
 /// the flow idle.
 pub const AT_BOUNDARY: u32 = 128;
+/// [`Direction::flags`]: `edge_seq` is known. Any number may be one, 0 too.
+pub const EDGE_KNOWN: u32 = 256;
 
 /// Room for a frame's first bytes. 28 are ever needed; the rest is room that the verifier wants
 /// to see behind a variable start.

@@ -10,8 +10,8 @@
 //! kernel's verifier would otherwise follow each of its values separately.
 
 use crate::layout::{
-    AT_BOUNDARY, CANDIDATE, COUNT_AT_END, Direction, EARLY, FOREIGN, HANDSHAKE_DUE, HEAD, OUTGOING,
-    SYNCED,
+    AT_BOUNDARY, CANDIDATE, COUNT_AT_END, Direction, EARLY, EDGE_KNOWN, FOREIGN, HANDSHAKE_DUE,
+    HEAD, OUTGOING, SYNCED,
 };
 
 /// Where a segment's bytes are had from: a packet in the kernel, a slice in a test.
@@ -84,7 +84,8 @@ pub fn head_u64(dir: &Direction, at: usize) -> u64 {
 /// The stream begins here: `next_seq` is the first byte of the handshake.
 #[inline(always)]
 pub fn begin(dir: &mut Direction, next_seq: u32) {
-    dir.flags |= SYNCED | HANDSHAKE_DUE;
+    dir.flags |= SYNCED | HANDSHAKE_DUE | EDGE_KNOWN;
+    dir.edge_seq = next_seq;
     dir.next_seq = next_seq;
     dir.newest_end_seq = next_seq;
     dir.unread_end_seq = next_seq;

@@ -41,6 +41,21 @@ fn a_c_clients_ping_in_two_segments_is_one_keepalive() {
 }
 
 #[test]
+fn a_segment_that_ends_where_sequence_numbers_wrap_is_like_any_other() {
+    let mut flow = Flow::accepted();
+    let mut stream = connect(6_000, 0);
+    let to_wrap = START.wrapping_neg() as usize;
+    stream.extend(request(1, 4, to_wrap - stream.len() - 12));
+    stream.extend(request(2, 4, 0));
+    flow.request(START, &stream[..to_wrap]);
+    assert_eq!(flow.slot.requests.edge_seq, 0);
+    let oldest = flow.slot.requests.unread_end_seq;
+    flow.request(0, &stream[to_wrap..]);
+    assert_eq!(flow.slot.requests.unread_end_seq, oldest);
+    assert_eq!(flow.slot.requests.messages, 3);
+}
+
+#[test]
 fn a_reply_to_an_older_request_does_not_renew_from_the_newer() {
     let mut flow = Flow::started();
     let mut at = START;

@@ -164,8 +164,6 @@ pub unsafe fn open(
         if let Some((send_seq, receive_seq)) = starts {
             stream::begin(&mut *sending, send_seq);
             stream::begin(&mut *receiving, receive_seq);
-            (*sending).edge_seq = send_seq;
-            (*receiving).edge_seq = receive_seq;
             (*slot).reads.read_seq = receive_seq;
             (*slot).reads.credited_seq = receive_seq;
             (*slot).writes.write_seq = send_seq;

@@ -258,7 +258,54 @@ impl Config {
                 what,
             }],
         })?;
-        Self::parse(file, &text)
+        let config = Self::parse(file, &text)?;
+        let problems = config.not_yet();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors {
+                file: file.to_owned(),
+                problems,
+            })
+        }
+    }
+
+    /// What is understood and cannot be done by this version: watching it wrongly would be worse.
+    fn not_yet(&self) -> Vec<Problem> {
+        self.leases
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.protocol == Protocol::RequestReply)
+            .map(|(index, _)| Problem {
+                line: None,
+                path: format!("leases[{index}].protocol"),
+                what: "\"request_reply\" is not supported yet; remove the entry".to_owned(),
+            })
+            .collect()
+    }
+
+    /// Keys that were set and have no effect in this version, each as a line.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<String> {
+        let default = Self::default();
+        let mut lines = Vec::new();
+        for (index, entry) in self.leases.iter().enumerate() {
+            if !entry.processes.is_empty() {
+                lines.push(format!(
+                    "leases[{index}].processes: every process is watched"
+                ));
+            }
+        }
+        if self.scope_cgroup != default.scope_cgroup {
+            lines.push("scope.cgroup: the whole node is watched".to_owned());
+        }
+        if self.limits != default.limits {
+            lines.push("limits: the daemon's own cost is shown, not limited".to_owned());
+        }
+        lines
+            .into_iter()
+            .map(|line| format!("no effect in this version: {line}"))
+            .collect()
     }
 
     /// Reads a text that came from `file`.

@@ -169,6 +169,9 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 // On a thread of its own: the file may lie on the frozen disk.
                 let read = tokio::task::spawn_blocking(move || Config::load(file.as_deref()));
                 let read = tokio::time::timeout(Duration::from_secs(10), read);
+                // Whoever rotates the event file sends the same signal, whatever becomes of the
+                // configuration.
+                dispatch.reopen();
                 // Meanwhile the tick's messages wait in the outbox, but the daemon stays ready
                 // to stop.
                 tokio::select! {

@@ -60,9 +60,21 @@ impl Layout {
         self.bpf_target().join("watchdog-ebpf.o")
     }
 
+    /// The empty programs that the bench compares with.
+    pub fn empty_object(&self) -> PathBuf {
+        self.bpf_target()
+            .join(BPF_TARGET)
+            .join("release/watchdog-empty")
+    }
+
     /// The daemon's binary of a profile's folder (`release`, `debug`).
     pub fn daemon(&self, profile: &str) -> PathBuf {
         self.target().join(profile).join("lease-watchdog")
+    }
+
+    /// The program that measures, in a profile's folder.
+    pub fn bench(&self, profile: &str) -> PathBuf {
+        self.target().join(profile).join("watchdog-bench")
     }
 
     /// The daemon's integration tests.

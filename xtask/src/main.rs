@@ -4,8 +4,10 @@
 //! Exit codes are the daemon's: 0 done, 1 failed, 2 usage, 3 something is missing on this machine.
 
 mod apt;
+mod bench;
 mod build;
 mod demo;
+mod faults;
 mod layout;
 mod mutate;
 mod process;
@@ -45,7 +47,9 @@ enum Verb {
     Setup(setup::Args),
     Build(build::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
     Test(suite::Args),
+    Faults(faults::Args),
     Mutate(mutate::Args),
 }
 
@@ -69,7 +73,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Setup(args) => setup::run(&layout, cli.bpf_toolchain, args),
         Verb::Build(args) => build::run(&layout, cli.bpf_toolchain, args),
         Verb::Demo(args) => demo::run(&layout, cli.bpf_toolchain, args),
+        Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
+        Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
     }
 }

@@ -14,6 +14,7 @@ use clap::ValueEnum;
 
 use crate::{
     build::{self, Profile},
+    faults,
     layout::Layout,
     mutate,
     process::{host_cargo, program, run as run_child, run_by_line, say},
@@ -44,6 +45,13 @@ const STORIES: Family = Family {
     at_once: "6",
 };
 
+/// The fault matrix: no libtest program, and a step of its own.
+const FAULTS: Family = Family {
+    whole: "faults",
+    prefix: "faults_",
+    at_once: "1",
+};
+
 /// Integration tests that belong together.
 #[derive(Clone, Copy)]
 struct Family {
@@ -59,7 +67,7 @@ impl Family {
     }
 }
 
-/// Runs every check: format, lints, docs, unit, kernel and story tests, mutations.
+/// Runs every check: format, lints, docs, unit, kernel and story tests, faults, mutations.
 ///
 /// Sets up and builds first. Ends with the seconds of each step and the line `xtask: N passed, N
 /// failed`. With CI=true a skipped test is a failure.
@@ -91,18 +99,21 @@ enum Step {
     Kernel,
     /// Real servers and clients, real faults
     Stories,
+    /// The fault matrix in its short form
+    Faults,
     /// Mutated daemons, which the tests must refuse
     Mutations,
 }
 
 impl Step {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
         Self::Units,
         Self::Kernel,
         Self::Stories,
+        Self::Faults,
         Self::Mutations,
     ];
 
@@ -114,6 +125,7 @@ impl Step {
             Self::Units => "units",
             Self::Kernel => "kernel",
             Self::Stories => "stories",
+            Self::Faults => "faults",
             Self::Mutations => "mutations",
         }
     }
@@ -125,7 +137,10 @@ impl Step {
 
     /// Whether it runs real servers and clients.
     fn needs_software(self) -> bool {
-        matches!(self, Self::Kernel | Self::Stories | Self::Mutations)
+        matches!(
+            self,
+            Self::Kernel | Self::Stories | Self::Faults | Self::Mutations
+        )
     }
 }
 
@@ -224,6 +239,7 @@ impl<'a> Suite<'a> {
             Step::Units => self.units(),
             Step::Kernel => self.daemon_tests(KERNEL),
             Step::Stories => self.daemon_tests(STORIES),
+            Step::Faults => self.faults(),
             Step::Mutations => self.mutations(),
         }
     }
@@ -268,7 +284,11 @@ impl<'a> Suite<'a> {
         let pure: Vec<_> = PURE_CRATES.iter().flat_map(|name| ["-p", name]).collect();
         let mut daemon = vec!["-p", "watchdog", "--lib", "--bins"];
         // Whatever is no kernel test and no story runs here, so that no file is left out.
-        let others = self.daemon_test_names(|name| !KERNEL.holds(name) && !STORIES.holds(name))?;
+        let others = self.daemon_test_names(|name| {
+            ![KERNEL, STORIES, FAULTS]
+                .iter()
+                .any(|family| family.holds(name))
+        })?;
         daemon.extend(others.iter().flat_map(|name| ["--test", name]));
         let runs = [
             self.cargo_test(&pure, &[]),
@@ -318,7 +338,12 @@ impl<'a> Suite<'a> {
         Ok(names)
     }
 
-    /// cargo test, its output shown as it comes and counted.
+    fn faults(&mut self) -> Result<()> {
+        let command = cargo_test(self.layout, faults::TEST);
+        self.counted(command, faults::TEST)
+    }
+
+    /// cargo test of programs made with libtest.
     fn cargo_test(&mut self, which: &[&str], how: &[&str]) -> Result<()> {
         let mut command = cargo_test(self.layout, which);
         command
@@ -328,6 +353,11 @@ impl<'a> Suite<'a> {
         if self.args.long {
             command.arg("--include-ignored").env(LONG_ENV, "1");
         }
+        self.counted(command, which)
+    }
+
+    /// Tests, their output shown as it comes and counted.
+    fn counted(&mut self, mut command: Command, which: &[&str]) -> Result<()> {
         let (mut tally, mut lists) = (Tally::default(), NameLists::default());
         let status = run_by_line(&mut command, |line| {
             tally.feed(line);

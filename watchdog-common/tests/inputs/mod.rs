@@ -81,8 +81,6 @@ impl Flow {
         let mut flow = self;
         stream::begin(&mut flow.slot.requests, START);
         stream::begin(&mut flow.slot.replies, START);
-        flow.slot.requests.edge_seq = START;
-        flow.slot.replies.edge_seq = START;
         flow.slot.reads.read_seq = START;
         flow
     }

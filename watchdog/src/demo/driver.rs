@@ -72,7 +72,7 @@ struct Demo {
     actors: Vec<Actor>,
     /// What the actors write to stderr, in files without a name: nothing to clean up.
     logs: Vec<(Who, File)>,
-    /// Holds the daemon's configuration until that has been read.
+    /// Holds the daemon's configuration and memory; dropped after the actors.
     dir: Option<tempfile::TempDir>,
     own: PathBuf,
     news: Receiver<News>,
@@ -186,19 +186,21 @@ impl Demo {
         };
 
         let config = self.write_config(port)?;
+        // Its own memory: an installed daemon's is none of the demo's business.
+        let state = config.with_file_name("state");
         let mut daemon = Command::new(args.daemon.as_ref().unwrap_or(&self.own));
         daemon
             .arg("run")
             .arg("--config")
             .arg(config)
+            .arg("--state-dir")
+            .arg(state)
             .args(["--events", "-"]);
         if args.no_probes {
             daemon.arg("--no-probes");
         }
         let daemon_pid = self.start(Who::Daemon, &mut daemon)?;
         let started = self.wait(8_000, |story| story.daemon_started)?;
-        // It has read its configuration by now; from here on even a kill -9 leaves no file behind.
-        self.dir = None;
         if !started {
             return Ok(false);
         }

@@ -30,6 +30,8 @@ struct Signal {
     name: &'static str,
     /// Without it no lease can be seen at all.
     required: bool,
+    /// A signal without which this one would mislead.
+    needs: Option<&'static str>,
     /// Fields without which its programs are of no use: of each list one must be there.
     fields: &'static [&'static [&'static str]],
     ways: &'static [Way],
@@ -40,6 +42,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_start",
         required: true,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "flow_start",
@@ -50,6 +53,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_in",
         required: true,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "packet_in",
@@ -60,6 +64,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "packets_out",
         required: true,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "packet_out",
@@ -70,6 +75,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "reads",
         required: false,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "flow_read",
@@ -80,6 +86,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "writes",
         required: false,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "flow_write",
@@ -90,6 +97,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_state",
         required: true,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "flow_state",
@@ -100,6 +108,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "retransmits",
         required: false,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "flow_retransmit",
@@ -110,6 +119,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "switches",
         required: false,
+        needs: None,
         fields: &[],
         ways: &[Way {
             program: "thread_switch",
@@ -120,6 +130,8 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "wakeups",
         required: false,
+        // Of a thread that is seen to wake and never to run, one would think that it starves.
+        needs: Some("switches"),
         fields: &[],
         ways: &[Way {
             program: "thread_wakeup",
@@ -130,6 +142,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "block",
         required: false,
+        needs: None,
         fields: BLOCK,
         ways: &[Way {
             program: "block_issue",
@@ -140,6 +153,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "block",
         required: false,
+        needs: None,
         fields: BLOCK,
         ways: &[Way {
             program: "block_complete",
@@ -150,6 +164,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "journal",
         required: false,
+        needs: None,
         fields: JOURNAL,
         ways: &[Way {
             program: "journal_start",
@@ -160,6 +175,7 @@ const SIGNALS: &[Signal] = &[
     Signal {
         name: "journal",
         required: false,
+        needs: None,
         fields: JOURNAL,
         ways: &[Way {
             program: "journal_end",
@@ -271,7 +287,10 @@ fn attach_signal(
     root: &File,
     report: &mut Report,
 ) -> Result<(), Missing> {
-    let lacks = lacking(signal, offsets);
+    let missing = signal.needs.filter(|needed| !report.has(needed));
+    let lacks = missing
+        .map(|needed| format!("without {needed} it would mislead"))
+        .or_else(|| lacking(signal, offsets));
     for way in signal.ways {
         let refused = match &lacks {
             Some(lacks) => Some(lacks.clone()),

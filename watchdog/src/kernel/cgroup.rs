@@ -112,6 +112,21 @@ mod tests {
     }
 
     #[test]
+    fn where_none_is_mounted_one_is_had_that_nobody_else_sees() {
+        // SAFETY: has no preconditions.
+        if unsafe { libc::geteuid() } != 0 {
+            println!("SKIPPED: where_none_is_mounted_one_is_had_that_nobody_else_sees: needs root");
+            return;
+        }
+        let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("procfs");
+        let before = mounts();
+        let root = mount_detached().expect("root may mount");
+        assert_eq!(mounts(), before, "it is in no tree");
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&root);
+        assert!(open(Path::new(&format!("/proc/self/fd/{descriptor}"))).is_ok());
+    }
+
+    #[test]
     fn another_file_system_is_refused_with_its_mend() {
         let error = root(Some(Path::new("/proc"))).expect_err("not a cgroup");
         assert!(

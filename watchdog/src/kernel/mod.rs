@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod btf;
 pub mod cgroup;
+pub mod self_cost;
 pub mod state;
 
 use std::path::PathBuf;
@@ -72,7 +73,7 @@ pub struct Kernel {
     pub state: state::State,
     /// What attached.
     pub report: Report,
-    _programs: aya::Ebpf,
+    programs: aya::Ebpf,
 }
 
 impl Kernel {
@@ -83,12 +84,18 @@ impl Kernel {
     pub fn load(options: &Options) -> Result<Self, Missing> {
         attach::load(options)
     }
+
+    /// What each loaded program has cost so far, while [`self_cost::count`] was on.
+    #[must_use]
+    pub fn costs(&self) -> Vec<self_cost::Cost> {
+        self_cost::of(&self.programs)
+    }
 }
 
 pub(crate) fn assemble(state: state::State, report: Report, programs: aya::Ebpf) -> Kernel {
     Kernel {
         state,
         report,
-        _programs: programs,
+        programs,
     }
 }

@@ -112,7 +112,10 @@ impl Dispatch {
     /// Takes another configuration on.
     pub fn reconfigure(&mut self, config: &Config) {
         self.renderer.set_entries(config.entry_names());
-        // Whoever rotates the event file sends the same signal.
+    }
+
+    /// Opens the event file anew.
+    pub fn reopen(&self) {
         if let Some(stream) = &self.stream {
             stream.reopen();
         }

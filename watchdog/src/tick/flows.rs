@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
     self, CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, Direction,
-    FOREIGN, FlowSlot, MARKS, ORIGIN_START, ROLE_HOLDER, Reads, SERVERS, SYNCED, Writes,
+    EDGE_KNOWN, FOREIGN, FlowSlot, MARKS, ORIGIN_START, ROLE_HOLDER, Reads, SERVERS, SYNCED,
+    Writes,
 };
 use watchdog_model::{
     Mono,
@@ -346,14 +347,17 @@ fn write_side(
     writes: &Writes,
     life: &layout::Lifecycle,
 ) {
+    seen.retransmits = life.retransmits.wrapping_sub(life.retransmits_at_ack);
+    if sending.flags & EDGE_KNOWN == 0 {
+        return;
+    }
     let sent = sending.edge_seq;
-    if writes.writes > 0 && sent != 0 && writes.write_seq.wrapping_sub(sent) as i32 > 0 {
+    if writes.writes > 0 && writes.write_seq.wrapping_sub(sent) as i32 > 0 {
         seen.unsent_since = at(writes.unsent_at_ns);
     }
-    if life.acked_known != 0 && sent != 0 && sent.wrapping_sub(life.acked_seq) as i32 > 0 {
+    if life.acked_known != 0 && sent.wrapping_sub(life.acked_seq) as i32 > 0 {
         seen.unacknowledged_since = at(sending.unacked_at_ns);
     }
-    seen.retransmits = life.retransmits.wrapping_sub(life.retransmits_at_ack);
 }
 
 fn closed(life: &layout::Lifecycle) -> Option<Closed> {

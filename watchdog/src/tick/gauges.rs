@@ -57,7 +57,9 @@ impl Tally {
 
     fn add(&mut self, lease: &LeaseView) {
         self.stages[stage_index(lease.stage)] += 1;
-        if let Some(timeout_ns) = lease.subject.timeout_ns {
+        // A guess is no figure to set an alarm by.
+        let known = lease.subject.timeout_source != TimeoutSource::Inferred;
+        if let Some(timeout_ns) = lease.subject.timeout_ns.filter(|_| known) {
             self.min_timeout_ns = self.min_timeout_ns.min(timeout_ns);
         }
         let Some(mut remaining_ns) = lease.remaining_ns else {

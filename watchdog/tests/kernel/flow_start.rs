@@ -4,8 +4,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
-    FlowSlot, HANDSHAKE_DUE, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER,
-    SLOT_LIVE, SYNCED,
+    EDGE_KNOWN, FlowSlot, HANDSHAKE_DUE, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR,
+    ROLE_HOLDER, SLOT_LIVE, SYNCED,
 };
 
 use crate::bed::{Bed, End, FLOWS, here};
@@ -29,7 +29,7 @@ fn assert_introduced(slot: &FlowSlot, end: &End, role: u8) {
     assert_eq!((slot.state, slot.role), (SLOT_LIVE, role));
     assert_eq!((slot.origin, slot.entry), (ORIGIN_START, 0));
     assert_ne!(slot.life.opened_ns, 0);
-    let begun = SYNCED | HANDSHAKE_DUE;
+    let begun = SYNCED | HANDSHAKE_DUE | EDGE_KNOWN;
     let (requests, replies) = if role == ROLE_HOLDER {
         (REQUESTS | OUTGOING, 0)
     } else {

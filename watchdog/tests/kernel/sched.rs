@@ -140,9 +140,10 @@ fn of_two_that_want_one_cpu_one_runs_and_the_other_is_runnable() {
         for (index, tid) in both.into_iter().enumerate() {
             watch(&mut kernel, tid, index);
         }
-        for (index, other) in [(0, both[1]), (1, both[0])] {
-            let ran = until_thread(&kernel, index, "pushed off the CPU by the other", |slot| {
-                slot.state == THREAD_RUNNABLE && slot.next_tid == other
+        for (index, own) in both.into_iter().enumerate() {
+            // By the other, unless a third one wants that CPU too.
+            let ran = until_thread(&kernel, index, "pushed off the CPU", |slot| {
+                slot.state == THREAD_RUNNABLE && slot.next_tid != 0 && slot.next_tid != own
             });
             let slot = until_thread(&kernel, index, "on the CPU", |slot| {
                 slot.state == THREAD_RUNNING && slot.switches > ran.switches

@@ -51,6 +51,8 @@ fn end<'a>(
         since,
         stall: lease.facts.stall,
         unread_since: lease.facts.unread_since,
+        unacknowledged_since: lease.facts.unacknowledged_since,
+        retransmits: lease.facts.retransmits,
         collected,
     }
 }
@@ -100,8 +102,6 @@ impl Book {
             }),
             pending_since: facts.pending_since,
             heard_at: facts.request_at,
-            unacknowledged_since: facts.unacknowledged_since,
-            retransmits: facts.retransmits,
             closed: facts.lost.map(|lost| (lost.at, lost.how)),
             paused_ns: facts
                 .gap
@@ -118,12 +118,15 @@ impl Book {
         let found = verdict(&evidence, now);
         let before = lease.verdict;
         let same_trouble = lease.stage != Stage::Healthy;
+        // A grantor hangs up on whom it has expired: what follows from a lapse is not its cause.
+        let follows = found.cause == Cause::PeerDown && lease.stage == Stage::Lapsed;
         // What this end had done is over once the renewal is on its way and the other end's turn.
         let told_of_peer = before.facts().find_map(Fact::side) == Some(Side::Peer);
-        let stands = found.cause == Cause::Unknown
-            || told_of_peer
-            || condition != Condition::RenewalUnanswered;
-        if same_trouble && stands && says_little(found.cause) && !says_little(before.cause) {
+        let over = found.cause == Cause::PeerSilent
+            && !told_of_peer
+            && condition == Condition::RenewalUnanswered;
+        let weaker = (says_little(found.cause) && !over) || follows;
+        if same_trouble && weaker && !says_little(before.cause) {
             before
         } else {
             found

@@ -93,6 +93,8 @@ pub struct Order<'a> {
     pub timeout: Duration,
     /// The network namespace to run in.
     pub inside: Option<&'a Namespace>,
+    /// More words to put before the command.
+    pub before: &'a [&'a str],
 }
 
 impl Order<'_> {
@@ -105,6 +107,7 @@ impl Order<'_> {
             server,
             timeout,
             inside: None,
+            before: &[],
         }
     }
 
@@ -218,6 +221,11 @@ impl Client {
         self.changes.len()
     }
 
+    /// What it said of its session from a mark on.
+    pub fn changes_since(&self, mark: usize) -> Vec<Change> {
+        self.changes.since(mark)
+    }
+
     /// Waits for a state after `mark`; gives the moment.
     ///
     /// # Panics
@@ -304,7 +312,7 @@ impl Client {
             "{} client `{}`\nstates: {:?}\noutput:\n{}",
             self.name(),
             self.child.command(),
-            self.changes.since(0),
+            self.changes_since(0),
             text_of(&self.output.tail(40)),
         )
     }
@@ -350,6 +358,7 @@ fn command(order: Order<'_>) -> Command {
         server,
         timeout,
         inside,
+        before,
     } = order;
     let load = if load == Load::Busy { "busy" } else { "idle" };
     let (program, arguments): (String, Vec<String>) = match kind {
@@ -404,6 +413,7 @@ fn command(order: Order<'_>) -> Command {
     let mut words: Vec<String> = inside
         .map(|space| space.enter().map(String::from).to_vec())
         .unwrap_or_default();
+    words.extend(before.iter().map(|word| (*word).to_owned()));
     words.push(program);
     words.extend(arguments);
     let mut command = Command::new(&words[0]);

@@ -66,6 +66,14 @@ impl ZooKeeper {
     /// # Panics
     /// If it does not serve within 60 s; the message has its log.
     pub fn start(max_timeout: Duration, listen: Listen) -> Self {
+        Self::start_with(max_timeout, listen, "")
+    }
+
+    /// The same, with `extra` lines in its configuration.
+    ///
+    /// # Panics
+    /// As [`ZooKeeper::start`].
+    pub fn start_with(max_timeout: Duration, listen: Listen, extra: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let port = free_port();
         let bind = match listen {
@@ -74,7 +82,8 @@ impl ZooKeeper {
         };
         let config = format!(
             "dataDir={data}\nclientPort={port}\n{bind}tickTime=2000\nmaxSessionTimeout={max}\n\
-             maxClientCnxns=0\n4lw.commands.whitelist=*\nadmin.enableServer=false\n",
+             maxClientCnxns=0\n4lw.commands.whitelist=*\nadmin.enableServer=false\n\
+             {extra}\n",
             data = directory.path().join("data").display(),
             max = max_timeout.as_millis(),
         );

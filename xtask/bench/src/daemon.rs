@@ -1,0 +1,222 @@
+//! The daemon as a user runs it, with growing numbers of sessions: its memory, its CPU time, how
+//! long it takes to start, and how late its tick is.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use watchdog::tick::clock;
+
+use crate::{sessions::Sessions, table::verdict};
+
+/// How long CPU time is taken for.
+const WINDOW: Duration = Duration::from_secs(5);
+/// All leases must have been seen within this.
+const SEEN_WITHIN_NS: u64 = 60_000_000_000;
+
+/// Ends with its owner.
+struct Daemon {
+    child: Child,
+    http: String,
+    started_ms: f64,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Daemon {
+    fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
+        let config = home.join("watchdog.yaml");
+        let text = format!(
+            "leases: [{{ name: zookeeper, protocol: zookeeper, ports: [{port}] }}]\n\
+             http: {{ listen: \"127.0.0.1:0\" }}\n"
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new(binary);
+        command.arg("run").arg("--config").arg(&config);
+        command.args(["--events", "-", "--state-dir"]).arg(home);
+        // Both ends of each session are flows of this node; the default holds 16,384.
+        if sessions * 2 > 16_384 {
+            command.args(["--flows", &(sessions * 2).next_power_of_two().to_string()]);
+        }
+        let before = clock();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| binary.display().to_string())?;
+        let mut lines = BufReader::new(child.stdout.take().context("a pipe")?);
+        let mut line = String::new();
+        lines.read_line(&mut line)?;
+        let started_ms = clock().since(before) as f64 / 1e6;
+        let mut daemon = Self {
+            child,
+            http: String::new(),
+            started_ms,
+        };
+        let started: serde_json::Value = serde_json::from_str(&line).context("no `started`")?;
+        daemon.http = started["http"].as_str().context("no http")?.to_owned();
+        // Somebody has to read its events.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Ok(daemon)
+    }
+
+    fn metrics(&self) -> Result<String> {
+        let mut stream = TcpStream::connect(&self.http)?;
+        write!(
+            stream,
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Leases of both roles, by stage: all, and those that are not healthy.
+    fn leases(&self) -> Result<(f64, f64)> {
+        let metrics = self.metrics()?;
+        let sum = |wanted: &dyn Fn(&str) -> bool| -> f64 {
+            metrics
+                .lines()
+                .filter(|line| line.starts_with("lease_watchdog_leases{") && wanted(line))
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum()
+        };
+        Ok((
+            sum(&|_| true),
+            sum(&|line| !line.contains("stage=\"healthy\"")),
+        ))
+    }
+
+    fn wait_for_leases(&self, count: usize) -> Result<()> {
+        let until = clock().plus(SEEN_WITHIN_NS);
+        loop {
+            let (seen, _) = self.leases()?;
+            if seen as usize >= count {
+                return Ok(());
+            }
+            if clock() > until {
+                bail!("{seen} of {count} leases seen");
+            }
+            wait(Duration::from_millis(50));
+        }
+    }
+
+    /// CPU time of all its threads so far.
+    fn cpu(&self) -> Result<Duration> {
+        let mut all = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            let ran = text.split(' ').next().and_then(|word| word.parse().ok());
+            all += ran.unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(all))
+    }
+
+    fn resident_mib(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("VmRSS")?.parse::<f64>()? / 1024.0)
+    }
+
+    /// Upper bounds, in milliseconds, under which this share of the ticks was late.
+    fn tick_late_ms(&self, shares: [f64; 2]) -> Result<[f64; 2]> {
+        let metrics = self.metrics()?;
+        let buckets: Vec<(f64, f64)> = metrics
+            .lines()
+            .filter_map(|line| {
+                let rest = line.strip_prefix("lease_watchdog_tick_late_seconds_bucket{le=\"")?;
+                let (bound, count) = rest.split_once("\"} ")?;
+                let bound = bound.parse().unwrap_or(f64::INFINITY);
+                Some((bound, count.parse().ok()?))
+            })
+            .collect();
+        let all = buckets.last().context("no tick_late_seconds")?.1;
+        Ok(shares.map(|share| {
+            let within = |(_, count): &&(f64, f64)| *count >= all * share;
+            buckets
+                .iter()
+                .find(within)
+                .map_or(f64::INFINITY, |found| found.0)
+                * 1e3
+        }))
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a window of measurement is the one thing that no event can end"
+)]
+fn wait(span: Duration) {
+    std::thread::sleep(span);
+}
+
+/// What DESIGN promises for a number of sessions: share of a core in percent, MiB.
+fn targets(sessions: usize) -> Option<(f64, f64)> {
+    match sessions {
+        0..=100 => Some((0.5, 32.0)),
+        101..=10_000 => Some((5.0, 64.0)),
+        _ => None,
+    }
+}
+
+/// Measures and prints.
+pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
+    println!(
+        "\nDaemon, by sessions (each seen at both of its ends); CPU in percent of a core over \
+         {} s, tick lateness by the upper bound of its bucket",
+        WINDOW.as_secs()
+    );
+    println!(
+        "{:>8} {:>8} {:>10} {:>8} {:>8} {:>12} {:>12}  targets: CPU, RSS",
+        "sessions", "leases", "unhealthy", "CPU %", "RSS MiB", "late p50 ms", "late p99 ms"
+    );
+    let mut starts = Vec::new();
+    for &count in counts {
+        let sessions = Sessions::serve()?;
+        let home = tempfile::tempdir()?;
+        let daemon = Daemon::start(binary, home.path(), sessions.port, count)?;
+        starts.push(daemon.started_ms);
+        sessions.open(count)?;
+        daemon.wait_for_leases(count * 2)?;
+        // The rush is over; every session pings at least once in the window.
+        wait(Duration::from_secs(2));
+        let (cpu, at) = (daemon.cpu()?, clock());
+        wait(WINDOW);
+        let used = daemon.cpu()?.saturating_sub(cpu).as_nanos() as f64;
+        let share = used / clock().since(at) as f64 * 100.0;
+        let resident = daemon.resident_mib()?;
+        let [p50, p99] = daemon.tick_late_ms([0.5, 0.99])?;
+        let (leases, unhealthy) = daemon.leases()?;
+        let verdicts = targets(count).map_or_else(String::new, |(cpu, rss)| {
+            format!(
+                "{cpu}: {}, {rss}: {}",
+                verdict(share, cpu),
+                verdict(resident, rss)
+            )
+        });
+        println!(
+            "{count:>8} {leases:>8} {unhealthy:>10} {share:>8.2} {resident:>8.1} {p50:>12.1} \
+             {p99:>12.1}  {verdicts}"
+        );
+    }
+    let all: Vec<String> = starts.iter().map(|ms| format!("{ms:.0}")).collect();
+    let worst = starts.iter().copied().fold(0.0, f64::max);
+    println!(
+        "\nStart to `started`, ms: {}  (target 1000 to the first lease seen: {})",
+        all.join(", "),
+        verdict(worst, 1000.0)
+    );
+    Ok(())
+}

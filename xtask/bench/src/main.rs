@@ -1,0 +1,47 @@
+//! What `cargo xtask bench` runs: the cost of every hot program and of the daemon, in one run.
+//!
+//! In: the daemon's binary, an object of empty programs. Out: tables on standard output, each
+//! target with its figure, met or missed. A missed target is a result and no failure.
+
+mod daemon;
+mod frames;
+mod programs;
+mod sessions;
+mod table;
+mod work;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Measures what the kernel programs and the daemon cost.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench --")]
+struct Args {
+    /// The object of empty programs
+    #[arg(long, value_name = "FILE")]
+    empty: PathBuf,
+    /// The daemon
+    #[arg(long, value_name = "FILE")]
+    daemon: PathBuf,
+    /// How often each program is measured
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Numbers of sessions to measure the daemon with
+    #[arg(long, value_delimiter = ',', default_value = "0,100,1000,10000")]
+    sessions: Vec<usize>,
+    /// Leaves the daemon out
+    #[arg(long)]
+    programs_only: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    println!("{}", table::machine());
+    programs::measure(&args.empty, args.rounds)?;
+    if !args.programs_only {
+        daemon::measure(&args.daemon, &args.sessions)?;
+    }
+    Ok(())
+}
