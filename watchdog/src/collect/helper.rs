@@ -155,7 +155,7 @@ impl Shared {
             let due = self.due(now);
             let Some((question, again)) = due
                 .map(|question| (question, true))
-                .or_else(|| Some((self.questions.pop()?, false)))
+                .or_else(|| Some((self.question()?, false)))
             else {
                 break;
             };
@@ -167,6 +167,14 @@ impl Shared {
         }
         let waiting = self.later.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.is_empty() { IDLE } else { SHORTLY }
+    }
+
+    /// A new question, while there is room to put it off.
+    fn question(&self) -> Option<Question> {
+        let later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = later.len() < WAITING;
+        drop(later);
+        room.then(|| self.questions.pop()).flatten()
     }
 
     /// A question that is due for its second look.
