@@ -27,7 +27,8 @@ pub(super) fn is_lost(end: &End<'_>, now: Mono, verdict: &mut Verdict) -> bool {
     let tcp = end.looks(now).and_then(|looks| looks.tcp);
     // A shut window is probed with a backoff too, but with nothing unacknowledged.
     let backs_off = tcp.is_some_and(|tcp| tcp.unacked > 0 && tcp.backoff > 0 && tcp.probes == 0);
-    if !backs_off && !(unacknowledged_long && end.retransmits > 0) {
+    let goes_unheard = unacknowledged_long && end.retransmits > 0;
+    if !(backs_off || goes_unheard) {
         return false;
     }
     if let Some(fact) = end.unacknowledged(now) {
