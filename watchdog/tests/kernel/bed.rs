@@ -209,7 +209,7 @@ impl Bed {
     /// If it never does, with what it says.
     #[track_caller]
     pub fn until(&self, cookie: u64, what: &str, wanted: impl Fn(&FlowSlot) -> bool) -> FlowSlot {
-        let found = clock::poll(SOON, || self.slot(cookie).filter(&wanted));
+        let found = soon(|| self.slot(cookie).filter(&wanted));
         found.unwrap_or_else(|| panic!("never {what}: {:#?}", self.slot(cookie)))
     }
 
@@ -227,6 +227,19 @@ impl Bed {
     }
 }
 
+/// Asks until there is an answer or it is too late: at first without a pause, since most of what
+/// is waited for here takes microseconds.
+pub fn soon<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let unpaused = clock::now_us() + 2_000;
+    while clock::now_us() < unpaused {
+        if let Some(answer) = probe() {
+            return Some(answer);
+        }
+        std::thread::yield_now();
+    }
+    clock::poll(SOON, probe)
+}
+
 /// A thread's slot, once it says what is wanted.
 ///
 /// # Panics
@@ -241,7 +254,7 @@ pub fn until_thread(
     let slot = kernel.state.threads.at(index).expect("it is watched");
     // SAFETY: a mapped slot.
     let look = || unsafe { watchdog::kernel::state::copy(slot.cast_const()) };
-    let found = clock::poll(SOON, || look().filter(&wanted));
+    let found = soon(|| look().filter(&wanted));
     found.unwrap_or_else(|| panic!("never {what}: {:#?}", look()))
 }
 

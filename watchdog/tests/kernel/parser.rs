@@ -19,8 +19,7 @@ use proptest::{
 use watchdog_common::layout::{Direction, FlowSlot, SYNCED};
 
 use crate::{
-    bed::{Bed, End, Pair, Pinned, SOON, here},
-    harness::clock,
+    bed::{Bed, End, Pair, Pinned, here, soon},
     inputs::{
         Flow, START, Segment, connect, cut, holed, kinds, repeated, replies_of, stream_of, swapped,
     },
@@ -28,7 +27,7 @@ use crate::{
 
 const ONLY: &[&str] = &["flow_start", "packets_in", "packets_out", "flow_state"];
 /// Streams put in by each property.
-const CASES: u32 = 48;
+const CASES: u32 = 256;
 
 /// Everything in a direction that does not depend on the clock, sequence numbers from the stream's
 /// first byte on.
@@ -279,7 +278,7 @@ impl Laboratory {
     fn same(&self, cookie: u64, bases: [u32; 2], host: &Flow) -> Result<(), TestCaseError> {
         let on_host = both(&host.slot, [START; 2]);
         let look = || Some(both(&self.bed.borrow().slot(cookie)?, bases));
-        let same = clock::poll(SOON, || look().filter(|seen| *seen == on_host));
+        let same = soon(|| look().filter(|seen| *seen == on_host));
         if same.is_none() {
             prop_assert_eq!(look(), Some(on_host), "kernel, host");
         }

@@ -29,7 +29,11 @@ struct Args {
     #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Numbers of sessions to measure the daemon with
-    #[arg(long, value_delimiter = ',', default_value = "0,100,1000,10000")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0,50,100,1000,5000,10000"
+    )]
     sessions: Vec<usize>,
     /// Leaves the daemon out
     #[arg(long)]
@@ -37,6 +41,10 @@ struct Args {
 }
 
 fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(sessions::HOLD) {
+        return sessions::hold_all(words);
+    }
     let args = Args::parse();
     println!("{}", table::machine());
     programs::measure(&args.empty, args.rounds)?;

@@ -1,13 +1,20 @@
-//! Many sessions on one server, both ends in this process: raw sockets that speak the protocol and
-//! no more than what keeps a session alive.
+//! Many sessions on one server: raw sockets that speak the protocol and no more than what keeps a
+//! session alive. The server's ends are in this process, the holders' in a child of it, since a
+//! process may not have as many descriptors as both take.
 
-use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    io::{self, BufRead as _, BufReader, Read as _},
+    net::Ipv4Addr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
+use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
-    sync::Semaphore,
+    task::{JoinError, JoinSet},
 };
 
 use crate::frames::{CONNECT, CONNECTED, PING, PONG, connect, connected};
@@ -18,22 +25,37 @@ const TIMEOUT_MS: i32 = 12_000;
 const PING_EVERY: Duration = Duration::from_millis(TIMEOUT_MS as u64 / 3);
 /// Connections that are being opened at once.
 const OPENING: usize = 64;
+/// The word that makes this program the holders' process.
+pub const HOLD: &str = "hold";
 
-/// The sessions; closed when dropped.
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+}
+
+/// The server; its sessions end when it is dropped.
 pub struct Sessions {
     _runtime: Runtime,
+    holders: Option<Child>,
     /// The server's port.
     pub port: u16,
 }
 
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        if let Some(holders) = &mut self.holders {
+            drop(holders.kill());
+            drop(holders.wait());
+        }
+    }
+}
+
 impl Sessions {
     /// A server without sessions.
-    pub fn serve() -> io::Result<Self> {
-        raise_limit();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
+    pub fn serve() -> Result<Self> {
+        let runtime = runtime()?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let port = listener.local_addr()?.port();
         runtime.spawn(async move {
@@ -45,33 +67,67 @@ impl Sessions {
         });
         Ok(Self {
             _runtime: runtime,
+            holders: None,
             port,
         })
     }
 
     /// Opens so many, and returns when the last one is granted.
-    pub fn open(&self, count: usize) -> io::Result<()> {
-        let (port, gate) = (self.port, Arc::new(Semaphore::new(OPENING)));
-        self._runtime.block_on(async {
-            for _ in 0..count {
-                let gate = Arc::clone(&gate);
-                let permit = gate.acquire_owned().await.map_err(io::Error::other)?;
-                tokio::spawn(async move {
-                    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-                    stream.set_nodelay(true)?;
-                    stream.write_all(&connect(TIMEOUT_MS)).await?;
-                    stream.read_exact(&mut [0; CONNECTED]).await?;
-                    drop(permit);
-                    hold(stream).await
-                });
-            }
-            let everybody = u32::try_from(OPENING).unwrap_or(u32::MAX);
-            gate.acquire_many(everybody)
-                .await
-                .map(drop)
-                .map_err(io::Error::other)
-        })
+    ///
+    /// # Errors
+    /// One was not.
+    pub fn open(&mut self, count: usize) -> Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([HOLD, &self.port.to_string(), &count.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let holders = self.holders.insert(command.spawn()?);
+        let mut line = String::new();
+        BufReader::new(holders.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        if line.trim() != "open" {
+            bail!("not all of {count} sessions could be opened");
+        }
+        Ok(())
     }
+}
+
+/// The holders' process: opens so many sessions on a port, says `open`, and keeps them alive until
+/// its standard input ends.
+pub fn hold_all(mut words: impl Iterator<Item = String>) -> Result<()> {
+    let port = words.next().context("a port")?.parse()?;
+    let count: usize = words.next().context("a count")?.parse()?;
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let mut opening = JoinSet::new();
+        for _ in 0..count {
+            if opening.len() == OPENING {
+                keep(opening.join_next().await)?;
+            }
+            opening.spawn(open(port));
+        }
+        while !opening.is_empty() {
+            keep(opening.join_next().await)?;
+        }
+        io::Result::Ok(())
+    })?;
+    println!("open");
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// From now on the session keeps itself alive.
+fn keep(opened: Option<Result<io::Result<TcpStream>, JoinError>>) -> io::Result<()> {
+    if let Some(opened) = opened {
+        tokio::spawn(hold(opened??));
+    }
+    Ok(())
+}
+
+async fn open(port: u16) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&connect(TIMEOUT_MS)).await?;
+    stream.read_exact(&mut [0; CONNECTED]).await?;
+    Ok(stream)
 }
 
 async fn hold(mut stream: TcpStream) -> io::Result<()> {
@@ -90,14 +146,4 @@ async fn grant(mut stream: TcpStream, session: u64) -> io::Result<()> {
         stream.read_exact(&mut [0; PING.len()]).await?;
         stream.write_all(&PONG).await?;
     }
-}
-
-/// Two descriptors a session.
-fn raise_limit() {
-    let limit = libc::rlimit {
-        rlim_cur: 100_000,
-        rlim_max: 100_000,
-    };
-    // SAFETY: reads a limit; refused, the sockets run out and say so.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
