@@ -54,12 +54,12 @@ pub fn issue(ctx: &BtfTracePointContext) {
         pad: 0,
     };
     let key = request as u64;
-    match REQUESTS.insert(&key, &flight, NO_EXIST) {
+    match REQUESTS.insert(key, flight, NO_EXIST) {
         Ok(()) => {}
         Err(EXISTS) => {
             // Given to the driver again, or another request where one was of which the end was
             // not seen: counted already.
-            let _ = REQUESTS.insert(&key, &flight, ANY);
+            let _ = REQUESTS.insert(key, flight, ANY);
             return;
         }
         Err(_) => {
@@ -84,10 +84,10 @@ pub fn complete(ctx: &BtfTracePointContext) {
     let request: *const u8 = ctx.arg(0);
     let key = request as u64;
     // SAFETY: the value is copied out at once.
-    let Some(device) = (unsafe { REQUESTS.get(&key) }).map(|flight| flight.device) else {
+    let Some(device) = (unsafe { REQUESTS.get(key) }).map(|flight| flight.device) else {
         return;
     };
-    if REQUESTS.remove(&key).is_err() {
+    if REQUESTS.remove(key).is_err() {
         return;
     }
     let Some(slot): Option<*mut DeviceSlot> = devices::slot(device) else {

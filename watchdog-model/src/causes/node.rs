@@ -7,7 +7,7 @@
 
 use super::collected::{Collected, DeviceLook, Doing, Part, ThreadLook, Wait};
 use super::verdict::{End, HARD_STALL_NS, stall_fact, thread_fact};
-use super::{Fact, Side, Verdict};
+use super::{Fact, Verdict};
 use crate::leases::note::Condition;
 use crate::leases::observation::{Role, StallKind};
 use crate::time::{MS, Mono};
@@ -270,10 +270,5 @@ pub(super) fn pause(for_ns: u64, steal_ns: u64, verdict: &mut Verdict) -> bool {
     true
 }
 
-impl Side {
-    /// Whether facts of this side are of this node's own end.
-    #[must_use]
-    pub const fn is_own(self) -> bool {
-        matches!(self, Self::Own)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,10 @@ pub struct End<'a> {
     pub stall: Option<Stall>,
     /// Oldest message that lies unread.
     pub unread_since: Option<Mono>,
+    /// Oldest bytes that the other end's TCP has not acknowledged.
+    pub unacknowledged_since: Option<Mono>,
+    /// Retransmissions since an acknowledgement moved.
+    pub retransmits: u32,
     /// What was gathered last.
     pub collected: Option<&'a Collected>,
 }
@@ -50,6 +54,15 @@ impl<'a> End<'a> {
     pub fn looks(&self, now: Mono) -> Option<&'a Collected> {
         self.collected
             .filter(|collected| now.since(collected.at) <= FRESH_NS)
+    }
+
+    /// The fact that bytes are not acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self, now: Mono) -> Option<Fact> {
+        self.unacknowledged_since.map(|since| Fact::Unacknowledged {
+            for_ns: now.since(since),
+            retransmits: self.retransmits,
+        })
     }
 
     /// Whether something should have been gathered by now.
@@ -70,25 +83,10 @@ pub struct Evidence<'a> {
     pub pending_since: Option<Mono>,
     /// Newest thing that came from the other end.
     pub heard_at: Option<Mono>,
-    /// Oldest bytes that the peer's TCP has not acknowledged.
-    pub unacknowledged_since: Option<Mono>,
-    /// Retransmissions since an acknowledgement moved.
-    pub retransmits: u32,
     /// The flow's end.
     pub closed: Option<(Mono, Option<CloseHow>)>,
     /// For how long the whole node stood still before or while this was late, ns.
     pub paused_ns: Option<u64>,
-}
-
-impl Evidence<'_> {
-    /// The fact that bytes are not acknowledged.
-    #[must_use]
-    pub fn unacknowledged(&self, now: Mono) -> Option<Fact> {
-        self.unacknowledged_since.map(|since| Fact::Unacknowledged {
-            for_ns: now.since(since),
-            retransmits: self.retransmits,
-        })
-    }
 }
 
 /// A rule about one end's own node: whether it is proven; if so, it puts its proof into the verdict.
@@ -209,11 +207,15 @@ fn cause_of(evidence: &Evidence<'_>, now: Mono, verdict: &mut Verdict) -> Cause 
     if !peer::explains(evidence) {
         return Cause::Unknown;
     }
-    // The grantor's (or holder's) own cause, measured there by this same daemon.
-    if let Some(end) = &evidence.peer
-        && let Some(cause) = of_node(end, now, verdict)
-    {
-        return cause;
+    // The grantor's (or holder's) own cause, measured there by this same daemon; and what it sends
+    // may be lost on the way here.
+    if let Some(end) = &evidence.peer {
+        if let Some(cause) = of_node(end, now, verdict) {
+            return cause;
+        }
+        if path::is_lost(end, now, verdict) {
+            return Cause::NetworkLoss;
+        }
     }
     if peer::silent(evidence, now, verdict) {
         return Cause::PeerSilent;
@@ -303,7 +305,7 @@ fn facts(evidence: &Evidence<'_>, now: Mono) -> [Option<Fact>; 8] {
         }),
         unread(Side::Own, evidence.own.unread_since),
         unread(Side::Peer, peer.and_then(|peer| peer.unread_since)),
-        evidence.unacknowledged(now),
+        evidence.own.unacknowledged(now),
         evidence.pending_since.map(|since| Fact::Unanswered {
             for_ns: now.since(since),
         }),
@@ -337,18 +339,19 @@ pub(super) mod tests {
             since: Mono(0),
             stall: None,
             unread_since: None,
+            unacknowledged_since: None,
+            retransmits: 0,
             collected: None,
         }
     }
 
-    fn evidence(role: Role, condition: Condition) -> Evidence<'static> {
+    /// An end of this role of which nothing but its condition is known.
+    pub fn evidence(role: Role, condition: Condition) -> Evidence<'static> {
         Evidence {
             own: end(Side::Own, role, condition),
             peer: None,
             pending_since: None,
             heard_at: None,
-            unacknowledged_since: None,
-            retransmits: 0,
             closed: None,
             paused_ns: None,
         }
@@ -459,9 +462,9 @@ pub(super) mod tests {
     #[test]
     fn loss_needs_retransmissions_and_time() {
         let mut own = evidence(Role::Holder, Condition::RenewalStuckSending);
-        own.unacknowledged_since = Some(Mono(0));
+        own.own.unacknowledged_since = Some(Mono(0));
         assert_eq!(verdict(&own, Mono(ms(500))).cause, Cause::Unknown);
-        own.retransmits = 1;
+        own.own.retransmits = 1;
         assert_eq!(verdict(&own, Mono(ms(200) - 1)).cause, Cause::Unknown);
         assert_eq!(verdict(&own, Mono(ms(200))).cause, Cause::NetworkLoss);
     }

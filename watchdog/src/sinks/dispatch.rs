@@ -86,7 +86,11 @@ impl Dispatch {
             let line = self.renderer.incident(at, opened, State::Opened);
             self.emit(at, &Arc::from(line));
         }
-        let line: Arc<str> = Arc::from(self.renderer.note(at, note, step.incident));
+        let line: Arc<str> =
+            Arc::from(
+                self.renderer
+                    .note_among(at, note, step.incident, step.leases),
+            );
         self.emit(at, &line);
         if let (Note::Transition(transition), Some(id)) = (note, step.incident)
             && let Outcome::Stage(stage) = transition.to

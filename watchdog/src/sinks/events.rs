@@ -586,8 +586,20 @@ impl Renderer {
         })
     }
 
-    /// `lease_seen`, `transition`, `lease_gone` or `false_expiry`.
+    /// `lease_seen`, `transition`, `lease_gone` or `false_expiry`, of a lease that is alone in its
+    /// incident.
     pub fn note(&mut self, at: Mono, note: &Note, incident: Option<IncidentId>) -> String {
+        self.note_among(at, note, incident, 1)
+    }
+
+    /// The same of a lease that is one of `leases` in its incident.
+    pub fn note_among(
+        &mut self,
+        at: Mono,
+        note: &Note,
+        incident: Option<IncidentId>,
+        leases: usize,
+    ) -> String {
         match note {
             Note::Seen { subject, was } => {
                 self.learn_cgroup(subject, true);
@@ -596,7 +608,7 @@ impl Renderer {
             Note::Transition(transition) => {
                 // An owner may become known only after the lease was seen.
                 self.learn_cgroup(&transition.subject, false);
-                self.transition(at, transition, incident)
+                self.transition(at, transition, incident, leases)
             }
             Note::Gone { subject, reason } => self.gone(at, subject, *reason),
             Note::FalseExpiry(expiry) => self.false_expiry(at, expiry, incident),
@@ -618,6 +630,7 @@ impl Renderer {
         at: Mono,
         transition: &Transition,
         incident: Option<IncidentId>,
+        leases: usize,
     ) -> String {
         let subject = &transition.subject;
         let cause = transition.verdict.cause;
@@ -634,7 +647,11 @@ impl Renderer {
             // Nothing is late, so nothing is unknown.
             cause: (!(well && cause == Cause::Unknown)).then(|| words::cause(cause)),
             incident: incident.map(|id| id.0.to_string()),
-            summary: words::summary(&self.entries, transition, at),
+            summary: if well {
+                words::summary(&self.entries, transition, at)
+            } else {
+                words::summary(&self.entries, transition, at) + &words::others(leases)
+            },
             evidence: facts(&transition.verdict),
             timeout: timeout(subject),
             // Towards minus infinity: nobody is promised a millisecond that is not there.

@@ -112,6 +112,8 @@ pub struct Step {
     pub incident: Option<IncidentId>,
     /// An incident that starts with it.
     pub opened: Option<Change>,
+    /// Leases that are in the incident now.
+    pub leases: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -202,9 +204,11 @@ impl Incidents {
     }
 
     fn answer(&self, handle: LeaseHandle) -> Step {
+        let incident = self.members.get(&handle).map(|member| member.incident);
         Step {
-            incident: self.members.get(&handle).map(|member| member.incident),
+            incident,
             opened: None,
+            leases: incident.map_or(0, |id| self.size(id)),
         }
     }
 
@@ -265,7 +269,14 @@ impl Incidents {
         Step {
             incident: Some(incident),
             opened: opened.then(|| self.look(incident)).flatten(),
+            leases: self.size(incident),
         }
+    }
+
+    fn size(&self, id: IncidentId) -> usize {
+        self.open
+            .get(&id)
+            .map_or(0, |incident| incident.members.len())
     }
 
     /// Puts a lease where it belongs; says where, and whether that was opened for it.

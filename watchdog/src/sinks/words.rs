@@ -345,6 +345,16 @@ pub fn summary(entries: &[String], transition: &Transition, now: Mono) -> String
     line
 }
 
+/// How many others are hit by the same, at the end of a line.
+#[must_use]
+pub fn others(leases: usize) -> String {
+    match leases {
+        0 | 1 => String::new(),
+        2 => "; 1 other lease likewise".to_owned(),
+        n => format!("; {} other leases likewise", n - 1),
+    }
+}
+
 fn time_left(transition: &Transition) -> String {
     match (transition.remaining_ns, transition.subject.timeout_ns) {
         (Some(left), Some(timeout)) if left >= 0 => {
@@ -649,6 +659,7 @@ pub const fn to_ms(span_ns: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::sinks::samples::{Sample, comm};
+    use watchdog_model::causes::text::Label;
 
     fn said(sample: Sample) -> String {
         summary(&["zookeeper".to_owned()], &sample.0, Mono(5_000_000_000))
@@ -727,6 +738,164 @@ mod tests {
             "rpc lease 10.10.10.161:40222>10.10.10.163:2181: 4.0 s since the last renewal, \
              timeout not known; renewal overdue by 1.0 s; cause not known"
         );
+    }
+
+    fn label(name: &str) -> Label {
+        Label::end_of(name.as_bytes())
+    }
+
+    fn waits(side: Side, part: Part, tid: u32, doing: Doing, at: &str) -> Fact {
+        Fact::ThreadWaits {
+            side,
+            part,
+            tid,
+            comm: comm(b"meta"),
+            doing,
+            at: label(at),
+        }
+    }
+
+    fn device(side: Side) -> Fact {
+        Fact::Device {
+            side,
+            name: Text::end_of(b"sda"),
+            in_flight: 3,
+            silent_ns: 4_200_000_000,
+            oldest_ns: 4_300_000_000,
+            committing_ns: 2_000_000_000,
+        }
+    }
+
+    /// What the person on call reads, one line a cause.
+    #[test]
+    fn the_lines_of_gathered_causes() {
+        let since = Mono(2_500_000_000);
+        let head = "zookeeper session 0x1: 8.0 s left of 12.0 s; ";
+        let late = |cause| {
+            Sample::late(1)
+                .condition(Condition::RenewalNotSent, since)
+                .cause(cause)
+        };
+        let cpu = |ran_ns, waited_ns| Fact::CpuTime {
+            side: Side::Own,
+            tid: 7,
+            ran_ns,
+            waited_ns,
+            over_ns: 1_000_000_000,
+        };
+        for (sample, expected) in [
+            (
+                late(Cause::DiskStall)
+                    .fact(waits(
+                        Side::Own,
+                        Part::Owner,
+                        8,
+                        Doing::Uninterruptible,
+                        "fsync of /data/log",
+                    ))
+                    .fact(device(Side::Own))
+                    .fact(waits(Side::Own, Part::Serving, 7, Doing::Sleeping, "futex")),
+                "renewal overdue by 2.5 s; waits for a disk that completes nothing: the lock's \
+                 owner meta/8 hangs in fsync of /data/log, sda has finished nothing for 4.2 s with \
+                 3 requests in flight, journal commit under way for 2.0 s, thread meta/7 waits in \
+                 futex",
+            ),
+            (
+                late(Cause::DiskStall)
+                    .condition(Condition::RenewalUnanswered, since)
+                    .fact(waits(
+                        Side::Peer,
+                        Part::Other,
+                        8,
+                        Doing::Uninterruptible,
+                        "",
+                    ))
+                    .fact(device(Side::Peer)),
+                "renewal unanswered for 2.5 s; on the server's side: waits for a disk that \
+                 completes nothing: its thread meta/8 hangs, sda has finished nothing for 4.2 s \
+                 with 3 requests in flight, journal commit under way for 2.0 s",
+            ),
+            (
+                late(Cause::CpuThrottled)
+                    .fact(Fact::Throttled {
+                        side: Side::Own,
+                        cgroup: label("/meta"),
+                        throttled_ns: 900_000_000,
+                        over_ns: 1_000_000_000,
+                    })
+                    .fact(cpu(10_000_000, 990_000_000)),
+                "renewal overdue by 2.5 s; its cgroup's CPU quota is used up: cgroup /meta \
+                 throttled for 0.9 s of the last 1.0 s, thread 7 had a CPU for 1 % and waited for \
+                 one for 99 % of the last 1.0 s",
+            ),
+            (
+                late(Cause::CpuStarved)
+                    .fact(cpu(10_000_000, 990_000_000))
+                    .fact(Fact::RunsInstead {
+                        side: Side::Own,
+                        tid: 9,
+                        comm: comm(b"hog"),
+                        cgroup: label("/batch"),
+                    }),
+                "renewal overdue by 2.5 s; thread 7 had a CPU for 1 % and waited for one for 99 % \
+                 of the last 1.0 s; hog/9 of /batch runs instead",
+            ),
+            (
+                late(Cause::WaitingElsewhere)
+                    .fact(Fact::WaitsForSocket {
+                        side: Side::Own,
+                        peer: "192.0.2.53:53".parse().unwrap(),
+                    })
+                    .fact(waits(Side::Own, Part::Serving, 7, Doing::Sleeping, "poll")),
+                "renewal overdue by 2.5 s; waits for something else: an answer of 192.0.2.53:53, \
+                 thread meta/7 waits in poll",
+            ),
+            (
+                late(Cause::RuntimePause)
+                    .fact(waits(Side::Own, Part::Runtime, 8, Doing::Running, ""))
+                    .fact(waits(Side::Own, Part::Serving, 7, Doing::Sleeping, "futex")),
+                "renewal overdue by 2.5 s; its runtime stopped the world: the runtime's meta/8 \
+                 runs, thread meta/7 waits in futex",
+            ),
+            (
+                late(Cause::MemoryPressure).fact(Fact::Memory {
+                    side: Side::Own,
+                    major_faults: 70,
+                    refaults: 900,
+                    pressure_ns: 0,
+                    over_ns: 500_000_000,
+                }),
+                "renewal overdue by 2.5 s; waits for memory: 70 major faults and 900 pages \
+                 fetched back in 0.5 s",
+            ),
+            (
+                late(Cause::PeerWindow).fact(Fact::Tcp {
+                    unacked: 0,
+                    unsent_bytes: 12,
+                    send_window: 0,
+                    rto_ns: 200_000_000,
+                }),
+                "renewal overdue by 2.5 s; the peer's application does not read: 12 bytes \
+                 unsent, 0 segments unacknowledged, window 0",
+            ),
+            (
+                late(Cause::NodePause).fact(Fact::NodePaused {
+                    for_ns: 3_000_000_000,
+                    steal_ns: 0,
+                }),
+                "renewal overdue by 2.5 s; the whole node stood still: nothing ran for 3.0 s",
+            ),
+            (
+                late(Cause::Unknown).fact(Fact::RuledOut {
+                    causes: CauseSet::default().with(Cause::DiskStall),
+                }),
+                "renewal overdue by 2.5 s; cause not known",
+            ),
+        ] {
+            assert_eq!(said(sample), format!("{head}{expected}"));
+        }
+        assert_eq!(others(1), "");
+        assert_eq!(others(50), "; 49 other leases likewise");
     }
 
     #[test]

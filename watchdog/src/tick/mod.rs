@@ -8,6 +8,7 @@
 pub mod evidence;
 pub mod flows;
 pub mod gauges;
+mod pause;
 pub mod realtime;
 pub mod threads;
 
@@ -193,6 +194,7 @@ impl<G: Gauges + 'static> Tick<G> {
             .stack_size(256 * 1024)
             .spawn(move || {
                 realtime::apply();
+                pause::listen();
                 // The programs are detached when this is dropped, here and not where it is waited for.
                 drop(self.run());
                 ended();
@@ -212,7 +214,13 @@ impl<G: Gauges + 'static> Tick<G> {
             self.control.last_ns.store(now.0, Ordering::Relaxed);
             if late_ns > HELD_UP_NS {
                 self.say(now, Message::Stalled { from: due, to: now });
-                self.book.daemon_gap(due, now);
+                // The thread that takes the signal may wake a moment after this one.
+                sleep_until(now.plus(MS));
+                if pause::was_continued() || self.has_moved(&threads, due, now) {
+                    self.book.daemon_gap(due, now);
+                } else {
+                    self.book.node_gap(due, now);
+                }
             }
             while let Some(reload) = self.control.reload.pop() {
                 self.reload(reload);

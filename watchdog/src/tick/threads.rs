@@ -133,6 +133,15 @@ impl ThreadTable {
         self.watched[*self.by_tid.get(&tid)?].stall
     }
 
+    /// When each watched thread last changed its state, as the kernel has it now, ns.
+    pub fn stamps(&self, state: &State) -> impl Iterator<Item = u64> {
+        self.watched.iter().filter_map(|thread| {
+            let slot = state.threads.at(thread.index)?;
+            // SAFETY: a slot in the mapping; one word.
+            Some(unsafe { (&raw const (*slot).since_ns).read_volatile() })
+        })
+    }
+
     /// The state of a thread as last looked at, if it is watched.
     #[must_use]
     pub fn state_of(&self, tid: u32) -> Option<ThreadState> {

@@ -42,9 +42,9 @@ pub struct Verdict {
     pub first_cause: String,
     /// From the onset to the first line with an expected cause.
     pub named_us: Option<i64>,
-    /// The line that stood at the harm, for people.
+    /// The first warning with the right cause, for people; else the line that stood at the harm.
     pub summary: String,
-    /// Whether that line or its evidence names the thing to blame.
+    /// Whether the line that stood at the harm, or its evidence, names the thing to blame.
     pub names_thing: bool,
 }
 
@@ -75,7 +75,12 @@ impl Sample {
             cause: cause(standing),
             first_cause: cause(warning),
             named_us: named.map(|event| (event.at_us - self.stood_us).max(0)),
-            summary: standing
+            summary: said
+                .iter()
+                .find(|event| {
+                    event.stage() >= Some(flag) && expected.contains(&event.text("cause"))
+                })
+                .or(standing)
                 .map(|event| event.text("summary").to_owned())
                 .unwrap_or_default(),
         }

@@ -12,7 +12,6 @@ use watchdog_common::{
 
 use crate::{
     bed::{Bed, Pair, Pinned, here},
-    harness::clock,
     inputs::{connect, connected, reply, request},
 };
 
@@ -33,7 +32,7 @@ fn session(bed: &Bed, pair: &Pair) {
 }
 
 fn now_ns() -> u64 {
-    u64::try_from(clock::now_us()).expect("after boot") * 1_000
+    watchdog::tick::clock().0
 }
 
 fn a_session_and_a_renewal_are_seen(bed: &Bed, address: SocketAddr) {

@@ -31,7 +31,7 @@ use crate::{
 const ONLY: &[&str] = &["switches", "wakeups"];
 
 fn now_ns() -> u64 {
-    u64::try_from(clock::now_us()).expect("after boot") * 1_000
+    watchdog::tick::clock().0
 }
 
 fn watch(kernel: &mut Kernel, tid: u32, index: usize) {

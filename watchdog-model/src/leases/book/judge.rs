@@ -7,7 +7,7 @@ use super::lease::{Expiry, Lease};
 use super::{Book, FlowUse};
 use crate::causes::collected::Collected;
 use crate::causes::verdict::{End, Evidence, verdict};
-use crate::causes::{Cause, Side, Verdict};
+use crate::causes::{Cause, Fact, Side, Verdict};
 use crate::leases::note::{Condition, FalseExpiry, GoneReason, Note, Outcome, Stage, Transition};
 use crate::leases::observation::Role;
 use crate::leases::stage::{Assessment, assess, next_change};
@@ -51,6 +51,8 @@ fn end<'a>(
         since,
         stall: lease.facts.stall,
         unread_since: lease.facts.unread_since,
+        unacknowledged_since: lease.facts.unacknowledged_since,
+        retransmits: lease.facts.retransmits,
         collected,
     }
 }
@@ -100,8 +102,6 @@ impl Book {
             }),
             pending_since: facts.pending_since,
             heard_at: facts.request_at,
-            unacknowledged_since: facts.unacknowledged_since,
-            retransmits: facts.retransmits,
             closed: facts.lost.map(|lost| (lost.at, lost.how)),
             paused_ns: facts
                 .gap
@@ -120,7 +120,12 @@ impl Book {
         let same_trouble = lease.stage != Stage::Healthy;
         // A grantor hangs up on whom it has expired: what follows from a lapse is not its cause.
         let follows = found.cause == Cause::PeerDown && lease.stage == Stage::Lapsed;
-        let weaker = says_little(found.cause) || follows;
+        // What this end had done is over once the renewal is on its way and the other end's turn.
+        let told_of_peer = before.facts().find_map(Fact::side) == Some(Side::Peer);
+        let over = found.cause == Cause::PeerSilent
+            && !told_of_peer
+            && condition == Condition::RenewalUnanswered;
+        let weaker = (says_little(found.cause) && !over) || follows;
         if same_trouble && weaker && !says_little(before.cause) {
             before
         } else {

@@ -401,7 +401,7 @@ impl Lease {
             .gap
             .is_some_and(|gap| self.observed_at < Some(gap.to));
         let healthy = self.stage == Stage::Healthy && !self.facts.blind;
-        if !healthy || looked_away {
+        if looked_away || !(healthy || self.is_late_by_hearsay()) {
             if kept_alive {
                 self.cadence.interrupted();
             }
@@ -426,7 +426,11 @@ impl Lease {
             self.learn_worst_gap(request_before);
             return;
         }
-        let executable = flow.owner.map_or(0, |owner| owner.executable);
+        // A grantor's own executable says nothing of who renews.
+        let executable = match (flow.role, flow.owner) {
+            (Role::Holder, Some(owner)) => owner.executable,
+            _ => 0,
+        };
         let timeout = self
             .facts
             .timeout
@@ -441,6 +445,19 @@ impl Lease {
             (None, Some(timeout)) => shared.of(executable, timeout.ns),
             (known, None) => known,
         };
+    }
+
+    /// Late only by what other flows do: its own gaps are not known yet, and must be learned even so,
+    /// or what was wrong of it would stay so for ever.
+    fn is_late_by_hearsay(&self) -> bool {
+        self.stage == Stage::Late
+            && !self.facts.blind
+            && self.facts.stall.is_none()
+            && self.cadence.known().is_none()
+            && matches!(
+                self.condition,
+                Condition::RenewalNotSent | Condition::HolderSilent
+            )
     }
 
     /// Without a keepalive to tell by, any silence between two requests may be the usual one.

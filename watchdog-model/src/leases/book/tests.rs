@@ -1,6 +1,7 @@
 //! Stories of single leases, told to the book directly: [`stages`] of one flow, and [`lives`] that
 //! go on over several flows and end. Here: the bench they are told on.
 
+mod evidence;
 mod lives;
 mod stages;
 

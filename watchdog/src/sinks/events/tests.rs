@@ -1,6 +1,8 @@
 //! Golden lines: what is written here is what readers out there rely on.
 
-use watchdog_model::causes::Side;
+use watchdog_model::causes::collected::{Doing, Part};
+use watchdog_model::causes::text::{Label, Text};
+use watchdog_model::causes::{CauseSet, Side};
 use watchdog_model::leases::note::Condition;
 use watchdog_model::leases::observation::{CloseHow, TimeoutSource};
 
@@ -91,6 +93,119 @@ fn every_fact_is_an_object() {
         r#"{"fact":"flow_closed","how":"peer_reset","for_ms":6}],"#
     );
     assert!(line.contains(evidence), "{line}");
+}
+
+#[test]
+fn every_gathered_fact_is_an_object() {
+    let label = |name: &str| Label::end_of(name.as_bytes());
+    let side = Side::Own;
+    let pairs = [
+        (
+            Fact::ThreadWaits {
+                side,
+                part: Part::Serving,
+                tid: 7,
+                comm: comm(b"meta"),
+                doing: Doing::Uninterruptible,
+                at: label("fsync of /data/log"),
+            },
+            r#"{"fact":"thread_waits","side":"own","part":"serving","tid":7,"comm":"meta","state":"D","at":"fsync of /data/log"}"#,
+        ),
+        (
+            Fact::Device {
+                side,
+                name: Text::end_of(b"sda"),
+                in_flight: 3,
+                silent_ns: 4_000_000,
+                oldest_ns: 5_000_000,
+                committing_ns: 0,
+            },
+            r#"{"fact":"device","side":"own","device":"sda","in_flight":3,"silent_ms":4,"oldest_ms":5,"committing_ms":null}"#,
+        ),
+        (
+            Fact::Frozen {
+                side,
+                cgroup: label("/a"),
+            },
+            r#"{"fact":"cgroup_frozen","side":"own","cgroup":"/a"}"#,
+        ),
+        (
+            Fact::Throttled {
+                side,
+                cgroup: label("/a"),
+                throttled_ns: 1_000_000,
+                over_ns: 2_000_000,
+            },
+            r#"{"fact":"cgroup_throttled","side":"own","cgroup":"/a","throttled_ms":1,"over_ms":2}"#,
+        ),
+        (
+            Fact::CpuTime {
+                side,
+                tid: 7,
+                ran_ns: 1_000_000,
+                waited_ns: 2_000_000,
+                over_ns: 3_000_000,
+            },
+            r#"{"fact":"cpu_time","side":"own","tid":7,"ran_ms":1,"waited_ms":2,"over_ms":3}"#,
+        ),
+        (
+            Fact::RunsInstead {
+                side,
+                tid: 9,
+                comm: comm(b"hog"),
+                cgroup: label("/b"),
+            },
+            r#"{"fact":"runs_instead","side":"own","tid":9,"comm":"hog","cgroup":"/b"}"#,
+        ),
+        (
+            Fact::Memory {
+                side,
+                major_faults: 1,
+                refaults: 2,
+                pressure_ns: 3_000_000,
+                over_ns: 4_000_000,
+            },
+            r#"{"fact":"memory","side":"own","major_faults":1,"refaults":2,"pressure_ms":3,"over_ms":4}"#,
+        ),
+        (
+            Fact::WaitsForSocket {
+                side,
+                peer: "192.0.2.53:53".parse().unwrap(),
+            },
+            r#"{"fact":"waits_for_socket","side":"own","peer":"192.0.2.53:53"}"#,
+        ),
+        (
+            Fact::Tcp {
+                unacked: 1,
+                unsent_bytes: 2,
+                send_window: 3,
+                rto_ns: 4_000_000,
+            },
+            r#"{"fact":"tcp","unacked_segments":1,"unsent_bytes":2,"send_window_bytes":3,"rto_ms":4}"#,
+        ),
+        (
+            Fact::NodePaused {
+                for_ns: 1_000_000,
+                steal_ns: 2_000_000,
+            },
+            r#"{"fact":"node_paused","for_ms":1,"steal_ms":2}"#,
+        ),
+        (
+            Fact::RuledOut {
+                causes: CauseSet::default()
+                    .with(Cause::LockWait)
+                    .with(Cause::DiskStall),
+            },
+            r#"{"fact":"ruled_out","causes":["disk_stall","lock_wait"]}"#,
+        ),
+    ];
+    for (fact, expected) in pairs {
+        let line = note(&Sample::late(1).fact(fact).note());
+        assert!(
+            line.contains(&format!(r#""evidence":[{expected}],"#)),
+            "{line}"
+        );
+    }
 }
 
 #[test]

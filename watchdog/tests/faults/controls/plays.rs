@@ -215,10 +215,10 @@ fn deploy(scene: &Scene, span: Duration) -> Vec<String> {
         *program = start();
     }
     for client in &mut real {
-        if let Victim::Real(old) = client {
+        if let Victim::Real(old, _) = client {
             let kind = old.kind;
             let order = Order::idle(kind, port, scene.timeout);
-            *client = Victim::Real(crate::harness::client::Client::start(order));
+            *client = Victim::real(crate::harness::client::Client::start(order));
         }
     }
     for program in &programs {

@@ -31,11 +31,11 @@ public final class LargeHeap {
         client = new ZooKeeper(arguments[0], Integer.parseInt(arguments[1]), LargeHeap::changed);
         BufferedReader commands = new BufferedReader(new InputStreamReader(System.in));
         if (commands.readLine() != null) {
+            say("begin");
             for (int round = 0; round < 3; round++) {
-                say("begin");
                 System.gc();
-                say("end");
             }
+            say("end");
         }
         while (commands.readLine() != null) {
             // Until the other end is gone.

@@ -10,23 +10,29 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ChildStdin, Command};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Something that holds a lease.
 #[derive(Debug)]
 pub enum Victim {
-    /// One of the four libraries.
-    Real(Client),
+    /// One of the four libraries, with the id of the session that it had at first: a client whose
+    /// session has expired opens another at once.
+    Real(Client, OnceLock<u64>),
     /// A holder of this program's own.
     Own(Program),
 }
 
 impl Victim {
-    /// The session's id.
+    /// A real client as a victim.
+    pub fn real(client: Client) -> Self {
+        Self::Real(client, OnceLock::new())
+    }
+
+    /// The id of its session, the one that the fault is to meet.
     pub fn id(&self) -> u64 {
         match self {
-            Self::Real(client) => client.id(),
+            Self::Real(client, first) => *first.get_or_init(|| client.id()),
             Self::Own(program) => program.id(),
         }
     }
@@ -34,7 +40,7 @@ impl Victim {
     /// What it is, for the table.
     pub fn name(&self) -> String {
         match self {
-            Self::Real(client) => client.name().to_owned(),
+            Self::Real(client, _) => client.name().to_owned(),
             Self::Own(program) => program.name.clone(),
         }
     }
@@ -42,7 +48,7 @@ impl Victim {
     /// Its process.
     pub fn pid(&self) -> i32 {
         match self {
-            Self::Real(client) => client.pid(),
+            Self::Real(client, _) => client.pid(),
             Self::Own(program) => program.pid(),
         }
     }
@@ -50,7 +56,7 @@ impl Victim {
     /// When it first said, after `from_us`, that its connection was gone or its session expired.
     pub fn lost_us(&self, from_us: i64) -> Option<i64> {
         match self {
-            Self::Real(client) => client
+            Self::Real(client, _) => client
                 .changes_since(0)
                 .into_iter()
                 .find(|change| {
@@ -92,7 +98,7 @@ impl Victim {
     /// then: since when. A real client keeps no such log.
     pub fn held_up_since(&self, until_us: i64) -> Option<i64> {
         match self {
-            Self::Real(_) => None,
+            Self::Real(..) => None,
             Self::Own(program) => program.open_at(until_us),
         }
     }
@@ -300,7 +306,7 @@ pub fn real(count: usize, order: impl Fn(Kind) -> Order<'static>, cycle: Duratio
         .map(|index| {
             clock::observe_for(super::random::within(cycle / 4));
             let turn = usize::try_from(first % 4).unwrap_or(0) + index;
-            Victim::Real(Client::start(order(Kind::ALL[turn % 4])))
+            Victim::real(Client::start(order(Kind::ALL[turn % 4])))
         })
         .collect()
 }

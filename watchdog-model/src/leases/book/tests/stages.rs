@@ -279,3 +279,37 @@ fn a_slow_welcome_is_no_silence_of_the_client() {
     bench.until(secs(11));
     assert!(late(&mut bench));
 }
+
+/// Two clients of one executable, one quick and one slow. At a grantor nothing is lent: both ends
+/// there belong to one server. At a holder what was lent is forgotten for the flow's own gaps.
+#[test]
+fn a_borrowed_cadence_that_does_not_fit_is_unlearned() {
+    for (role, lates) in [(Role::Grantor, 0..=0), (Role::Holder, 1..=3)] {
+        let mut bench = Bench::new();
+        let mut quick = session(1, role, START);
+        bench.see(&quick);
+        for cycle in 1..=10 {
+            bench.until(ms(900 * cycle));
+            ping(&mut quick, bench.now);
+            bench.see(&quick);
+        }
+        let start = bench.now;
+        let mut slow = asking(2, role, 0, start);
+        welcome(&mut slow, SESSION + 1, 6_000, start);
+        bench.see(&slow);
+        bench.said();
+        let mut lates_seen = 0;
+        for cycle in 1..=20_u64 {
+            for step in 1..=4 {
+                bench.until(start.since(START) + ms(2_600 * (cycle - 1) + 650 * step));
+                ping(&mut quick, bench.now);
+                bench.see(&quick);
+            }
+            ping(&mut slow, bench.now);
+            bench.see(&slow);
+            let said = bench.said();
+            lates_seen += said.iter().filter(|line| line.contains("Late ")).count();
+        }
+        assert!(lates.contains(&lates_seen), "{role:?}: {lates_seen}");
+    }
+}
