@@ -1,6 +1,5 @@
 //! What a fault is: a name, what is done, what the daemon should say, and how it is played.
 
-use crate::harness::event::Stage;
 use crate::sample::Sample;
 use crate::scene::Scene;
 
@@ -13,8 +12,6 @@ pub struct Fault {
     pub does: &'static str,
     /// The causes that are right; `unknown` never is.
     pub expected: &'static [&'static str],
-    /// The stage that counts as a warning.
-    pub flag: Stage,
     /// How many victims at once.
     pub batch: usize,
     /// Samples in the short form; zero leaves it out there.
@@ -26,7 +23,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault whose warning is `at_risk`, with eight victims at once, not in the short form.
+    /// A fault with eight victims at once, not in the short form.
     pub const fn new(
         name: &'static str,
         does: &'static str,
@@ -37,7 +34,6 @@ impl Fault {
             name,
             does,
             expected,
-            flag: Stage::AtRisk,
             batch: 8,
             short: 0,
             alone: false,
@@ -55,12 +51,6 @@ impl Fault {
     /// The same for one that disturbs others.
     pub const fn alone(mut self) -> Self {
         self.alone = true;
-        self
-    }
-
-    /// The same where `late` is already all the warning that the lease's own clock allows.
-    pub const fn warned_by_late(mut self) -> Self {
-        self.flag = Stage::Late;
         self
     }
 }

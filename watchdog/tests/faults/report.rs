@@ -31,7 +31,7 @@ impl Row {
         let (bitten, not_bitten): (Vec<_>, Vec<_>) =
             samples.into_iter().partition(|sample| sample.proof.is_ok());
         let judged = bitten.into_iter().map(|sample| {
-            let verdict = sample.verdict(fault.flag, fault.expected);
+            let verdict = sample.verdict(fault.expected);
             (sample, verdict)
         });
         Self {
@@ -312,7 +312,7 @@ pub fn page(command: &str, made: &str, rows: &[Row], controls: &[ControlRow]) ->
          Made by `{command}` on {made}. Each fault is injected for real, on real servers and clients, \
          at random phases of the renewal cycle; the daemon is not told. A sample counts only if \
          another log than the daemon's proves that the fault bit.\n\n\
-         *Warned*: at `at_risk` or worse (or at `late`, where the table says so) before the harm. *Right*: the cause that stood at the \
+         *Warned*: at `at_risk` or worse before the session expired; where it was spared, at `late` or worse before the client gave its connection up. *Right*: the cause that stood at the \
          harm; *at once*: the cause in the first warning. *Lead*: from the first warning to the harm. \
          *Named*: from the onset to the first line with the right cause. Seconds: least / median.\n\n\
          | fault | what is done | bit (not) | warned | right cause | at once | lead | named | causes said |\n\

@@ -6,6 +6,26 @@
 use crate::harness::clock;
 use crate::harness::event::{Event, Stage};
 
+/// What the damage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// The grantor expired the lease.
+    Expired,
+    /// The holder gave its connection up, and the lease lives: each library has a patience of its
+    /// own, which may end before the lease is in danger.
+    GivenUp,
+}
+
+impl Harm {
+    /// The stage that counts as a warning of it.
+    fn warned_by(self) -> Stage {
+        match self {
+            Self::Expired => Stage::AtRisk,
+            Self::GivenUp => Stage::Late,
+        }
+    }
+}
+
 /// One victim.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -23,6 +43,8 @@ pub struct Sample {
     /// When the damage was done, by a log that is not the daemon's: the server expired the session,
     /// or the client gave its connection up.
     pub harm_us: i64,
+    /// What the damage is.
+    pub harm: Harm,
     /// How it is known that the fault bit; or why it did not.
     pub proof: Result<String, String>,
     /// What the evidence must name (a device), where one thing is to blame.
@@ -50,7 +72,8 @@ pub struct Verdict {
 
 impl Sample {
     /// Judges what was said between the onset and the harm.
-    pub fn verdict(&self, flag: Stage, expected: &[&str]) -> Verdict {
+    pub fn verdict(&self, expected: &[&str]) -> Verdict {
+        let flag = self.harm.warned_by();
         let before = |event: &&Event| event.at_us >= self.onset_us && event.at_us <= self.harm_us;
         let said: Vec<&Event> = self.events.iter().filter(before).collect();
         let warns = |event: &&&Event| event.stage() >= Some(flag) && event.stage().is_some();

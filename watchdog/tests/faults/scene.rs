@@ -7,7 +7,7 @@ use crate::harness::event::Event;
 use crate::harness::zookeeper::{Listen, TICK_US, ZooKeeper};
 use crate::rig::random;
 use crate::rig::victim::Victim;
-use crate::sample::Sample;
+use crate::sample::{Harm, Sample};
 use std::time::Duration;
 
 /// The timeout that everyone gets, but where a fault says otherwise.
@@ -172,6 +172,7 @@ impl Scene {
                 onset_us: *onset_us,
                 stood_us: *onset_us,
                 harm_us: expired_us.unwrap_or(now_us),
+                harm: Harm::Expired,
                 proof,
                 thing: None,
                 events: of_lease(&events, id, role),

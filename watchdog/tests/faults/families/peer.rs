@@ -10,7 +10,7 @@ use crate::rig::path::Path;
 use crate::rig::programs::Habit;
 use crate::rig::switch::{self, Switch};
 use crate::rig::victim::{Holder, Program, Victim, real};
-use crate::sample::Sample;
+use crate::sample::{Harm, Sample};
 use crate::scene::{Scene, T, of_lease};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,15 +42,13 @@ pub const FAULTS: &[Fault] = &[
         "disk hung under the server's transaction log, one writer, idle clients",
         &["disk_stall"],
         |_, count| transaction_log(count, "holder"),
-    )
-    .warned_by_late(),
+    ),
     Fault::new(
         "server-disk-grantor",
         "the same, told of the server's own leases",
         &["disk_stall"],
         |_, count| transaction_log(count, "grantor"),
-    )
-    .warned_by_late(),
+    ),
     Fault::new(
         "peer-stops-reading",
         "the peer stops reading: its window is full",
@@ -103,6 +101,7 @@ fn judge_after_resuming(
                 Err(_) => {
                     sample.proof = Ok(given_up);
                     sample.harm_us = at_us;
+                    sample.harm = Harm::GivenUp;
                 }
             }
         }
@@ -177,6 +176,7 @@ fn transaction_log(count: usize, role: &'static str) -> Vec<Sample> {
         sample.proof = match (client.lost_us(onset_us), &stuck) {
             (Some(at_us), Some(state)) => {
                 sample.harm_us = at_us;
+                sample.harm = Harm::GivenUp;
                 Ok(format!(
                     "the client gave its connection up {:.1} s after the onset; the server's SyncThread: {state}",
                     clock::seconds(at_us - onset_us)
@@ -261,6 +261,7 @@ fn full_window(_: &Scene, count: usize) -> Vec<Sample> {
             onset_us,
             stood_us: onset_us,
             harm_us,
+            harm: Harm::Expired,
             proof,
             thing: None,
             events: of_lease(&events, id, "holder"),
