@@ -4,39 +4,13 @@
 //! readv, recvmsg, splice and io_uring, with `copied_seq` moved already; also for MSG_PEEK, where
 //! it has not moved. Writes `reads` and the owner.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use watchdog_common::layout::{Direction, FlowSlot, ROLE_HOLDER};
 
 use crate::{
-    maps::{self, PORTS},
-    offsets::{self, SOCK_DPORT, SOCK_NUM, TCP_COPIED_SEQ},
+    offsets::{self, TCP_COPIED_SEQ},
     sockets, sync,
 };
-
-/// Whether a socket's ports are watched.
-///
-/// # Safety
-/// `sk` is a BTF pointer to a `struct sock`.
-#[inline(always)]
-pub unsafe fn ports_watched(sk: *const u8) -> bool {
-    let Some(ports) = PORTS.get_ptr(0) else {
-        return false;
-    };
-    // SAFETY: by contract.
-    let (local, peer) = unsafe {
-        (
-            offsets::load::<u16>(sk, &SOCK_NUM),
-            u16::from_be(offsets::load::<u16>(sk, &SOCK_DPORT)),
-        )
-    };
-    if maps::port_entry(ports, local) != 0 {
-        return true;
-    }
-    maps::port_entry(ports, peer) != 0
-}
 
 /// The application has read.
 #[inline(always)]
@@ -44,18 +18,9 @@ pub fn read(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        if !ports_watched(sk) {
-            return;
+        if let Some((slot, tcp)) = sockets::watched(sk) {
+            advanced(slot, offsets::load(tcp, &TCP_COPIED_SEQ));
         }
-        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
-            return;
-        };
-        let tcp = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
-        if tcp.is_null() {
-            return;
-        }
-        let copied: u32 = offsets::load(tcp.cast::<u8>().cast_const(), &TCP_COPIED_SEQ);
-        advanced(slot, copied);
     }
 }
 

@@ -13,7 +13,9 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-        generated::{bpf_get_current_comm, bpf_get_socket_cookie, bpf_sk_storage_get},
+        generated::{
+            bpf_get_current_comm, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+        },
     },
     programs::SockOpsContext,
 };
@@ -26,7 +28,7 @@ use watchdog_common::{
 };
 
 use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS, SOCKETS};
-use crate::offsets;
+use crate::offsets::{self, SOCK_DPORT, SOCK_NUM};
 
 /// AF_INET (include/linux/socket.h).
 const AF_INET: u32 = 2;
@@ -95,6 +97,45 @@ pub unsafe fn slot_of(sk: *mut c_void) -> Option<*mut FlowSlot> {
             0,
         )
     })
+}
+
+/// Whether a socket's ports are watched.
+///
+/// # Safety
+/// `sk` is a BTF pointer to a `struct sock`.
+#[inline(always)]
+unsafe fn ports_watched(sk: *const u8) -> bool {
+    let Some(ports) = PORTS.get_ptr(0) else {
+        return false;
+    };
+    // SAFETY: by contract.
+    let (local, peer) = unsafe {
+        (
+            offsets::load::<u16>(sk, &SOCK_NUM),
+            u16::from_be(offsets::load::<u16>(sk, &SOCK_DPORT)),
+        )
+    };
+    if maps::port_entry(ports, local) != 0 {
+        return true;
+    }
+    maps::port_entry(ports, peer) != 0
+}
+
+/// The slot of a socket met in a tracepoint, and its `tcp_sock`, if its flow is followed.
+///
+/// # Safety
+/// `sk` is a BTF pointer to a `struct sock`.
+#[inline(always)]
+pub unsafe fn watched(sk: *const u8) -> Option<(*mut FlowSlot, *const u8)> {
+    // SAFETY: by contract.
+    unsafe {
+        if !ports_watched(sk) {
+            return None;
+        }
+        let slot = slot_of(sk.cast_mut().cast())?;
+        let tcp = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
+        (!tcp.is_null()).then_some((slot, tcp.cast::<u8>().cast_const()))
+    }
 }
 
 /// Gives a socket a slot. The caller fills the directions before anything else can see packets of

@@ -5,15 +5,11 @@
 //! orders must work, so this only compares how far was written with how far was sent. Never from
 //! egress: there the current thread is chance. Writes `writes` and the owner.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_skc_to_tcp_sock},
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use watchdog_common::layout::FlowSlot;
 
 use crate::{
     offsets::{self, TCP_WRITE_SEQ},
-    reads::ports_watched,
     sockets, sync,
 };
 
@@ -27,18 +23,9 @@ pub fn write(ctx: &BtfTracePointContext) {
     }
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        if !ports_watched(sk) {
-            return;
+        if let Some((slot, tcp)) = sockets::watched(sk) {
+            advanced(slot, offsets::load(tcp, &TCP_WRITE_SEQ));
         }
-        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
-            return;
-        };
-        let tcp = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
-        if tcp.is_null() {
-            return;
-        }
-        let written: u32 = offsets::load(tcp.cast::<u8>().cast_const(), &TCP_WRITE_SEQ);
-        advanced(slot, written);
     }
 }
 

@@ -18,6 +18,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use watchdog_model::leases::note::Stage;
+use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::{SECOND, secs};
 
 pub use keys::KEYS;
@@ -156,33 +157,6 @@ pub struct Limits {
     pub memory_bytes: u64,
 }
 
-/// What the model needs to know of an entry, in plain numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EntryThresholds {
-    /// Grace added to what is usual, ns; None: by rule.
-    pub margin_ns: Option<u64>,
-    /// Silence that is late, ns; None: by rule.
-    pub late_after_ns: Option<u64>,
-    /// Share of the timeout, when late.
-    pub at_risk: f64,
-    /// Share of the timeout, in a hard stall.
-    pub at_risk_stalled: f64,
-    /// Share of the timeout since the last reply.
-    pub jeopardy: f64,
-    /// No progress for this long is proof of a stall, ns.
-    pub hard_stall_ns: Option<u64>,
-    /// Share of the timeout that a cadence is assumed to be until it is learned.
-    pub assumed_cadence: f64,
-    /// Length where no handshake tells it, ns.
-    pub timeout_ns: Option<u64>,
-    /// Usual gap between renewals, ns; None: learned.
-    pub renew_every_ns: Option<u64>,
-    /// Watch holders.
-    pub holder: bool,
-    /// Watch grantors.
-    pub grantor: bool,
-}
-
 impl Default for Config {
     /// What holds where there is no file: ZooKeeper on its usual port, nobody told.
     fn default() -> Self {
@@ -210,6 +184,44 @@ impl Default for Config {
                 memory_bytes: 128 << 20,
             },
         }
+    }
+}
+
+impl LeaseEntry {
+    fn settings(&self) -> EntrySettings {
+        let stages = &self.stages;
+        EntrySettings {
+            margin_ns: stages.margin_ns,
+            late_after_ns: stages.late_after_ns,
+            at_risk: share(stages.at_risk),
+            at_risk_stalled: share(stages.at_risk_stalled),
+            jeopardy: share(stages.jeopardy),
+            hard_stall_ns: stages.hard_stall_ns.unwrap_or(u64::MAX),
+            use_stall_proof: stages.hard_stall_ns.is_some(),
+            assumed_cadence: share(stages.assumed_cadence),
+            timeout_ns: self.timeout_ns,
+            renew_every_ns: self.renew_every_ns,
+            roles: settings::Roles {
+                holder: self.roles.holder,
+                grantor: self.roles.grantor,
+            },
+            ..EntrySettings::default()
+        }
+    }
+}
+
+/// Whole percents as the model reads them (33 % is a third), others to the millionth.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the configuration takes what lies above 0 % and up to 100 %"
+)]
+fn share(of: f64) -> Share {
+    let millionths = (of * 1e6).round() as u32;
+    if millionths.is_multiple_of(10_000) {
+        Share::percent(millionths / 10_000)
+    } else {
+        Share::millionths(millionths.max(1))
     }
 }
 
@@ -336,23 +348,8 @@ impl Config {
 
     /// What the model needs, entry by entry, in the order of [`Config::leases`].
     #[must_use]
-    pub fn entry_settings(&self) -> Vec<EntryThresholds> {
-        self.leases
-            .iter()
-            .map(|entry| EntryThresholds {
-                margin_ns: entry.stages.margin_ns,
-                late_after_ns: entry.stages.late_after_ns,
-                at_risk: entry.stages.at_risk,
-                at_risk_stalled: entry.stages.at_risk_stalled,
-                jeopardy: entry.stages.jeopardy,
-                hard_stall_ns: entry.stages.hard_stall_ns,
-                assumed_cadence: entry.stages.assumed_cadence,
-                timeout_ns: entry.timeout_ns,
-                renew_every_ns: entry.renew_every_ns,
-                holder: entry.roles.holder,
-                grantor: entry.roles.grantor,
-            })
-            .collect()
+    pub fn entry_settings(&self) -> Vec<EntrySettings> {
+        self.leases.iter().map(LeaseEntry::settings).collect()
     }
 
     /// Every port range with the index of its entry.

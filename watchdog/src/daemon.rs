@@ -6,16 +6,13 @@
 use std::path::PathBuf;
 
 use watchdog_common::layout::PORTS;
-use watchdog_model::leases::{
-    book::Book,
-    settings::{self, EntrySettings, Share},
-};
+use watchdog_model::leases::book::Book;
 
 use crate::{
     collect::{
         cgroups::Mounts, executables::Executables, existing, helper::Helper, look::Surroundings,
     },
-    config::{Config, EntryThresholds},
+    config::Config,
     kernel::{Kernel, Missing, Options, Report},
     memory::{self, Remembered, Slate},
     outbox::{Lost, Outbox},
@@ -98,7 +95,7 @@ impl Daemon {
             reads: report.has("reads"),
             kernel,
             // A flow has a lease at each of its ends that this node is.
-            book: Book::new(entry_settings(config), capacity),
+            book: Book::new(config.entry_settings(), capacity),
             outbox,
             gauges,
             helper,
@@ -197,7 +194,7 @@ pub fn reload(
         }
     }
     control.reload.push(tick::Reload {
-        entries: entry_settings(new),
+        entries: new.entry_settings(),
         ports: Box::new(port_table(new)),
         gauges: gauges(metrics, new),
     });
@@ -209,41 +206,6 @@ fn kernel_release() -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
-}
-
-/// The model's settings of each entry.
-#[must_use]
-pub fn entry_settings(config: &Config) -> Vec<EntrySettings> {
-    config.entry_settings().iter().map(settings_of).collect()
-}
-
-fn settings_of(entry: &EntryThresholds) -> EntrySettings {
-    EntrySettings {
-        margin_ns: entry.margin_ns,
-        late_after_ns: entry.late_after_ns,
-        at_risk: share(entry.at_risk),
-        at_risk_stalled: share(entry.at_risk_stalled),
-        jeopardy: share(entry.jeopardy),
-        hard_stall_ns: entry.hard_stall_ns.unwrap_or(u64::MAX),
-        use_stall_proof: entry.hard_stall_ns.is_some(),
-        assumed_cadence: share(entry.assumed_cadence),
-        timeout_ns: entry.timeout_ns,
-        renew_every_ns: entry.renew_every_ns,
-        roles: settings::Roles {
-            holder: entry.holder,
-            grantor: entry.grantor,
-        },
-        ..EntrySettings::default()
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the configuration takes 0 % to 100 %"
-)]
-fn share(of: f64) -> Share {
-    Share::percent((of * 100.0).round() as u32)
 }
 
 /// Config entry's index plus one, by port; 0: not watched.

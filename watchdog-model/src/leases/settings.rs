@@ -39,18 +39,17 @@ impl Share {
         }
     }
 
+    /// A share from millionths, for what is no whole percent.
+    #[must_use]
+    pub const fn millionths(millionths: u32) -> Self {
+        Self::new(millionths, 1_000_000)
+    }
+
     /// This share of a span, rounded down.
     #[must_use]
     pub fn of(self, span_ns: u64) -> u64 {
         let part = u128::from(span_ns) * u128::from(self.numerator) / u128::from(self.denominator);
         u64::try_from(part).unwrap_or(u64::MAX)
-    }
-
-    /// Whether this share is larger than another.
-    #[must_use]
-    pub fn exceeds(self, other: Self) -> bool {
-        u64::from(self.numerator) * u64::from(other.denominator)
-            > u64::from(other.numerator) * u64::from(self.denominator)
     }
 }
 
@@ -185,86 +184,6 @@ impl EntrySettings {
     pub const fn grantor_tick_ns(&self) -> u64 {
         self.min_timeout_ns / 2
     }
-
-    /// Checks the rules that hold between the settings; all that are broken, each with its figures.
-    ///
-    /// # Errors
-    /// One sentence per broken rule.
-    pub fn validate(&self) -> Result<(), Vec<String>> {
-        let mut broken = Vec::new();
-        let whole = Share::percent(100);
-        let shares = [
-            ("at_risk_stalled", self.at_risk_stalled),
-            ("at_risk", self.at_risk),
-            ("jeopardy", self.jeopardy),
-            ("assumed_cadence", self.assumed_cadence),
-        ];
-        for (name, share) in shares {
-            if share.numerator == 0 || share.exceeds(whole) {
-                broken.push(format!(
-                    "{name} is {share}; it must lie above 0% and at most at 100%"
-                ));
-            }
-        }
-        if self.at_risk_stalled.exceeds(self.at_risk) {
-            broken.push(format!(
-                "at_risk_stalled is {} and at_risk {}; a proven stall must not warn later than \
-                 silence: give at_risk_stalled at most {}",
-                self.at_risk_stalled, self.at_risk, self.at_risk
-            ));
-        }
-        if self.at_risk.exceeds(self.jeopardy) {
-            broken.push(format!(
-                "at_risk is {} and jeopardy {}; the stages must come in the order late, at_risk, \
-                 jeopardy, lapsed: give at_risk at most {}",
-                self.at_risk, self.jeopardy, self.jeopardy
-            ));
-        }
-        if self.hard_stall_ns == 0 {
-            broken.push("hard_stall is 0; every blink would count as a stall".to_owned());
-        }
-        if !self.roles.holder && !self.roles.grantor {
-            broken.push("no role is followed; write holder, grantor or both".to_owned());
-        }
-        if let Some(timeout_ns) = self.timeout_ns {
-            self.validate_against_timeout(timeout_ns, &mut broken);
-        }
-        if broken.is_empty() {
-            Ok(())
-        } else {
-            Err(broken)
-        }
-    }
-
-    fn validate_against_timeout(&self, timeout_ns: u64, broken: &mut Vec<String>) {
-        if timeout_ns == 0 {
-            broken.push("timeout is 0; a lease must last".to_owned());
-            return;
-        }
-        let spans = [
-            ("margin", self.margin_ns),
-            ("late_after", self.late_after_ns),
-            ("renew_every", self.renew_every_ns),
-            ("hard_stall", Some(self.hard_stall_ns)),
-        ];
-        for (name, span) in spans {
-            if let Some(span_ns) = span.filter(|span_ns| *span_ns >= timeout_ns) {
-                broken.push(format!(
-                    "{name} is {} ms and timeout {} ms; it must be shorter than the timeout",
-                    span_ns / MS,
-                    timeout_ns / MS
-                ));
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Share {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rounded = (u64::from(self.numerator) * 200 + u64::from(self.denominator))
-            / (2 * u64::from(self.denominator));
-        write!(f, "{rounded}%")
-    }
 }
 
 #[cfg(test)]
@@ -274,11 +193,10 @@ mod tests {
 
     #[test]
     fn percent_reads_thirds() {
+        assert_eq!(Share::millionths(4_000).of(secs(10)), ms(40));
         assert_eq!(Share::percent(67), Share::TWO_THIRDS);
         assert_eq!(Share::percent(33), Share::THIRD);
         assert_eq!(Share::percent(50).of(secs(6)), secs(3));
-        assert_eq!(Share::TWO_THIRDS.to_string(), "67%");
-        assert_eq!(Share::THIRD.to_string(), "33%");
         assert_eq!(Share::HALF.of(u64::MAX), u64::MAX / 2);
     }
 
@@ -289,34 +207,5 @@ mod tests {
         assert_eq!(settings.margin(secs(2), ms(1333)), ms(250), "the smallest");
         assert_eq!(settings.margin(secs(60), secs(20)), secs(5), "T/12");
         assert_eq!(settings.margin(secs(6), secs(4)), ms(500));
-    }
-
-    #[test]
-    fn the_defaults_are_valid_and_the_order_is_checked() {
-        assert_eq!(EntrySettings::default().validate(), Ok(()));
-        let swapped = EntrySettings {
-            at_risk: Share::percent(80),
-            jeopardy: Share::percent(70),
-            ..EntrySettings::default()
-        };
-        let broken = swapped.validate().unwrap_err();
-        assert_eq!(broken.len(), 1);
-        assert!(broken[0].contains("80%") && broken[0].contains("70%"));
-    }
-
-    #[test]
-    fn every_broken_rule_is_told_at_once() {
-        let settings = EntrySettings {
-            at_risk: Share::percent(0),
-            hard_stall_ns: 0,
-            timeout_ns: Some(secs(2)),
-            renew_every_ns: Some(secs(2)),
-            roles: Roles {
-                holder: false,
-                grantor: false,
-            },
-            ..EntrySettings::default()
-        };
-        assert_eq!(settings.validate().unwrap_err().len(), 5);
     }
 }

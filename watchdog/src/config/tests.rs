@@ -57,11 +57,11 @@ limits: { cpu: 10%, memory: 1GiB }
         [(2181..=2181, 0), (12181..=12190, 0), (10103..=10103, 1)]
     );
     let settings = config.entry_settings();
-    assert!(!settings[0].holder && settings[0].grantor);
-    assert_eq!(settings[0].jeopardy, 0.7);
-    assert_eq!(settings[0].at_risk, 0.5);
-    assert_eq!(settings[1].at_risk, 0.4);
-    assert_eq!(settings[1].jeopardy, 0.7);
+    assert!(!settings[0].roles.holder && settings[0].roles.grantor);
+    assert_eq!(settings[0].jeopardy, Share::percent(70));
+    assert_eq!(settings[0].at_risk, Share::HALF);
+    assert_eq!(settings[1].at_risk, Share::percent(40));
+    assert_eq!(settings[1].jeopardy, Share::percent(70));
     assert_eq!(settings[1].margin_ns, Some(500_000_000));
     assert_eq!(settings[1].late_after_ns, Some(5_000_000_000));
     assert_eq!(settings[1].timeout_ns, Some(12_000_000_000));
@@ -73,6 +73,18 @@ limits: { cpu: 10%, memory: 1GiB }
     assert_eq!(config.scope_cgroup, "/kubepods");
     assert_eq!(config.limits.memory_bytes, 1 << 30);
     assert_eq!(config.http_listen.port(), 0);
+}
+
+#[test]
+fn no_share_is_rounded_away_and_the_defaults_are_the_models_own() {
+    let config = parse("stages: { at_risk_stalled: 0.4%, at_risk: 33.5% }\n").unwrap();
+    let settings = config.entry_settings()[0];
+    assert_eq!(settings.at_risk_stalled, Share::millionths(4_000));
+    assert_eq!(settings.at_risk, Share::millionths(335_000));
+    assert_eq!(
+        Config::default().entry_settings(),
+        [EntrySettings::default()]
+    );
 }
 
 /// Text after [`LEASE`] (whose last line is 4), and what is said of it.

@@ -11,15 +11,7 @@ pub const MS: u64 = 1_000;
 
 /// Now, in microseconds of CLOCK_MONOTONIC.
 pub fn mono_us() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` is a valid, writable timespec for the length of the call.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    // It fails only for an unknown clock or a bad pointer, and neither can be the case.
-    debug_assert_eq!(failed, 0);
-    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+    crate::tick::clock().0 / 1_000
 }
 
 /// What is left until `due`, for calls that want a timeout.

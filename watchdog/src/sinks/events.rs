@@ -72,27 +72,13 @@ pub fn wall_clock(at: Mono) -> SystemTime {
         reason = "the one place where wall time is taken"
     )]
     let wall = SystemTime::now();
-    let now = mono_now();
+    let now = crate::tick::clock();
     if at > now {
         wall + Duration::from_nanos(at.since(now))
     } else {
         wall.checked_sub(Duration::from_nanos(now.since(at)))
             .unwrap_or(SystemTime::UNIX_EPOCH)
     }
-}
-
-/// The monotonic clock, for sinks alone: what the model is told comes from the tick.
-#[must_use]
-pub fn mono_now() -> Mono {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` is a timespec that the kernel fills; CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-    Mono(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 #[derive(Serialize)]

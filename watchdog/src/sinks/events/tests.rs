@@ -349,7 +349,7 @@ fn what_the_daemon_says_of_itself() {
 
 #[test]
 fn wall_time_is_that_of_the_moment_and_not_of_the_line() {
-    let now = mono_now();
+    let now = crate::tick::clock();
     let second = Duration::from_secs(1);
     let apart = wall_clock(now)
         .duration_since(wall_clock(now.minus(1_000_000_000)))
