@@ -33,6 +33,7 @@ impl Share {
     #[must_use]
     pub const fn percent(percent: u32) -> Self {
         match percent {
+            50 => Self::HALF,
             33 => Self::THIRD,
             67 => Self::TWO_THIRDS,
             other => Self::new(other, 100),
