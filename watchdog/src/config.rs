@@ -311,9 +311,6 @@ impl Config {
         if self.scope_cgroup != default.scope_cgroup {
             lines.push("scope.cgroup: the whole node is watched".to_owned());
         }
-        if self.limits != default.limits {
-            lines.push("limits: the daemon's own cost is shown, not limited".to_owned());
-        }
         lines
             .into_iter()
             .map(|line| format!("no effect in this version: {line}"))
