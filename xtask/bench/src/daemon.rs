@@ -24,7 +24,7 @@ const SEEN_WITHIN_NS: u64 = 60_000_000_000;
 const LATE_COSTS_MS: f64 = 5.0;
 
 /// Ends with its owner.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     http: String,
     started_ms: f64,
@@ -38,7 +38,8 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
+    /// Starts it on a port; gives it when it says `started`.
+    pub fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
         let config = home.join("watchdog.yaml");
         let text = format!(
             "leases: [{{ name: zookeeper, protocol: zookeeper, ports: [{port}] }}]\n\
@@ -175,7 +176,8 @@ impl Daemon {
     clippy::disallowed_methods,
     reason = "a window of measurement is the one thing that no event can end"
 )]
-fn wait(span: Duration) {
+/// Lets time pass.
+pub fn wait(span: Duration) {
     std::thread::sleep(span);
 }
 
