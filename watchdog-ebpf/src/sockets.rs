@@ -28,7 +28,7 @@ use watchdog_common::{
 };
 
 use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS, SOCKETS};
-use crate::offsets::{self, SOCK_DPORT, SOCK_NUM};
+use crate::offsets::{self, NET_NS, NS_INUM, SOCK_DPORT, SOCK_NET, SOCK_NUM};
 
 /// AF_INET (include/linux/socket.h).
 const AF_INET: u32 = 2;
@@ -138,7 +138,30 @@ pub unsafe fn watched(sk: *const u8) -> Option<(*mut FlowSlot, *const u8)> {
     }
 }
 
-/// Gives a socket a slot. The caller fills the directions before anything else can see packets of
+/// Whether a socket belongs to the network namespace that the daemon was told to watch.
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(always)]
+unsafe fn in_scope(sk: *mut c_void) -> bool {
+    let scope = offsets::scope_netns();
+    if scope == 0 {
+        return true;
+    }
+    // SAFETY: by contract; each pointer is of the kind that the offset belongs to, and the
+    // verifier knows it; a null pointer reads as zeros.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(sk);
+        if tcp.is_null() {
+            return false;
+        }
+        let net: *const u8 = offsets::load(tcp.cast::<u8>().cast_const(), &SOCK_NET);
+        // One structure within the other: two offsets of one load.
+        offsets::load_at::<u32>(net, &NET_NS, &NS_INUM) == scope
+    }
+}
+
+/// Gives a socket a slot if it is one to be followed. The caller fills the directions before anything else can see packets of
 /// this socket, or marks them unsynchronised.
 ///
 /// # Safety
@@ -150,6 +173,10 @@ pub unsafe fn open(
     origin: u8,
     starts: Option<(u32, u32)>,
 ) -> Option<*mut FlowSlot> {
+    // SAFETY: by contract.
+    if !unsafe { in_scope(sk) } {
+        return None;
+    }
     let Ok(Some(index)) = FREE.pop() else {
         // SAFETY: a field of a map value.
         maps::lose(|losses| unsafe { &raw mut (*losses).no_slot });

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod kernel;
 pub mod log;
 pub mod memory;
+pub mod netns;
 pub mod outbox;
 pub mod run;
 pub mod sinks;

@@ -83,6 +83,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             cgroup_root: args.cgroup_root.clone(),
             flows: args.flows,
             debug: args.debug_probes,
+            netns: None,
             only: None,
         }),
         state_dir: args.state_dir.clone(),
@@ -100,8 +101,10 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
     let mut in_force = config.clone();
+    let started = daemon.describe(prepared.http_address());
+    let reloads = daemon.reloads;
     serve(Inputs {
-        started: daemon.describe(prepared.http_address()),
+        started,
         config,
         config_file: args.config.clone(),
         prepared,
@@ -111,7 +114,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         tick_ended,
         clock: tick::clock,
         reload: Box::new(move |new| {
-            daemon::reload(&control, &metrics, &in_force, new)?;
+            daemon::reload(&reloads, &control, &metrics, &in_force, new)?;
             in_force = new.clone();
             Ok(())
         }),

@@ -44,6 +44,7 @@ pub fn load(name: &str, only: &'static [&'static str]) -> Option<Kernel> {
         cgroup_root: None,
         flows: FLOWS,
         debug: false,
+        netns: None,
         only: Some(only),
     };
     if !options.btf.exists() {

@@ -248,6 +248,7 @@ pub fn measure(empty: &Path, rounds: usize) -> Result<()> {
         btf: "/sys/kernel/btf/vmlinux".into(),
         cgroup_root: None,
         flows: u32::try_from(FLOWS)?,
+        netns: None,
         only: None,
     };
     let btf = Btf::from_sys_fs()?;
