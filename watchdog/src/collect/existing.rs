@@ -206,12 +206,12 @@ impl Search {
         let peer = name(&socket, libc::getpeername)?;
         let entry = |port: u16| self.ports[usize::from(port)];
         let (local_entry, peer_entry) = (entry(local.1), entry(peer.1));
-        // Both may be watched: a port range that takes in ephemeral ports. Then the end that
-        // listens grants; where neither does, the rule is that for a packet in mid-stream.
-        let holder = peer_entry != 0
-            && (local_entry == 0 || (!within.listening.contains(&local.1) && peer.1 < local.1));
+        // A watched range may take in ephemeral ports. The end that listens grants; where neither
+        // does, the lower port is the likelier to have, as for a packet in mid-stream.
+        let client = !within.listening.contains(&local.1) && peer.1 < local.1;
+        let holder = peer_entry != 0 && (local_entry == 0 || client);
         let entry = if holder { peer_entry } else { local_entry };
-        if entry == 0 {
+        if entry == 0 || (client && !holder) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let mut comm = [0; 16];
