@@ -14,6 +14,7 @@ use crate::{
     },
     config::Config,
     kernel::{Kernel, Missing, Options, Report},
+    live::{self, Board},
     memory::{self, Remembered, Slate},
     outbox::{Lost, Outbox},
     sinks::{
@@ -46,6 +47,8 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// All leases as they stand.
+    pub board: Board,
 }
 
 impl Daemon {
@@ -87,6 +90,7 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
+        let (live, board) = live::board(capacity);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
@@ -101,6 +105,7 @@ impl Daemon {
             helper,
             executables: Executables::start(),
             remembered,
+            live,
             slate,
             control,
         };
@@ -122,6 +127,7 @@ impl Daemon {
             memory_locked,
             real_time,
             adopted,
+            board,
         })
     }
 

@@ -73,7 +73,11 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
 }
 
 async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
-    let prepared = prepare(&config, args.events.clone().map(Destination::from_arg))?;
+    let prepared = prepare(
+        &config,
+        &args.state_dir,
+        args.events.clone().map(Destination::from_arg),
+    )?;
     let (outbox, inbox) =
         outbox().map_err(|error| Failure::Running(format!("no outbox: {error}")))?;
     let (end, tick_ended) = oneshot::channel();
@@ -104,6 +108,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         started: daemon.describe(prepared.http_address()),
         config,
         config_file: args.config.clone(),
+        board: daemon.board.clone(),
         prepared,
         inbox,
         last_tick: Arc::clone(&control.last_ns),
