@@ -23,8 +23,8 @@ use crate::live::Board;
 use crate::log;
 use crate::outbox::{Inbox, Lost};
 use crate::sinks::alerts::Alerts;
-use crate::sinks::api::Sources;
 use crate::sinks::api::ledger::Ledger;
+use crate::sinks::api::{MAX_STREAMS, Sources};
 use crate::sinks::dispatch::Dispatch;
 use crate::sinks::events::{Renderer, Started};
 use crate::sinks::http::{self, Bound, BoundSocket};
@@ -182,6 +182,9 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         board,
         ledger: ledger.clone(),
         token,
+        started: Arc::new(started.clone()),
+        started_at: clock(),
+        streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
     };
     let mut server = tokio::spawn(http::serve(http, sources));
     let renderer = Renderer::new(config.entry_names());

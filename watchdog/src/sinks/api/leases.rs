@@ -15,6 +15,7 @@ use watchdog_model::leases::observation::Role;
 use watchdog_model::time::{MS, Mono};
 
 use super::ledger::Said;
+use super::overview::Counts;
 use super::reply::{Asked, Reply, json, refuse};
 use super::{MAX_PAGE, PAGE, Sources, sheet_age_ok};
 use crate::live::LiveLease;
@@ -75,8 +76,8 @@ impl Standing {
     /// Puts the two together: the newer of them tells the stage.
     #[must_use]
     pub fn of(mut lease: LiveLease, sheet_at: Mono, said: Option<Said>) -> Self {
+        lease.stage = effective_stage(&lease, sheet_at, said.as_ref());
         if let Some(said) = said.as_ref().filter(|said| said.at >= sheet_at) {
-            lease.stage = said.stage;
             lease.condition = said.condition;
             lease.cause = said.cause;
         }
@@ -171,29 +172,29 @@ pub fn raw(line: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(line.trim_end().to_owned()).ok()
 }
 
-/// All leases that pass, as they stand.
-pub fn standings(sources: &Sources, pass: impl Fn(&LiveLease) -> bool) -> Vec<Standing> {
-    let said = sources.ledger.all_said();
-    sources.board.read(|sheet| {
-        sheet
-            .leases
-            .iter()
-            .filter(|lease| pass(lease))
-            .map(|lease| {
-                let said = said.get(&lease.subject.handle).cloned();
-                Standing::of(*lease, sheet.at, said)
-            })
-            .collect()
-    })
+/// The stage that a lease is in: what was said last, on the sheet or after it.
+pub fn effective_stage(lease: &LiveLease, sheet_at: Mono, said: Option<&Said>) -> Stage {
+    match said {
+        Some(said) if said.at >= sheet_at => said.stage,
+        _ => lease.stage,
+    }
 }
 
-#[derive(Serialize)]
-struct Counts {
-    healthy: usize,
-    late: usize,
-    at_risk: usize,
-    jeopardy: usize,
-    lapsed: usize,
+/// All leases that pass, as they stand.
+pub fn standings(sources: &Sources, pass: impl Fn(&LiveLease) -> bool) -> Vec<Standing> {
+    sources.ledger.with_said(|said| {
+        sources.board.read(|sheet| {
+            sheet
+                .leases
+                .iter()
+                .filter(|lease| pass(lease))
+                .map(|lease| {
+                    let said = said.get(&lease.subject.handle).cloned();
+                    Standing::of(*lease, sheet.at, said)
+                })
+                .collect()
+        })
+    })
 }
 
 #[derive(Serialize)]
@@ -245,14 +246,10 @@ pub fn list(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
                 .is_none_or(|wanted| mentions(lease, &entries, wanted))
     });
     leases.retain(|lease| stage.is_none_or(|stage| lease.stage >= stage));
-    let count = |stage| leases.iter().filter(|lease| lease.stage == stage).count();
-    let stages = Counts {
-        healthy: count(Stage::Healthy),
-        late: count(Stage::Late),
-        at_risk: count(Stage::AtRisk),
-        jeopardy: count(Stage::Jeopardy),
-        lapsed: count(Stage::Lapsed),
-    };
+    let mut stages = Counts::default();
+    for lease in &leases {
+        stages.add(lease.stage);
+    }
     let total = leases.len();
     let now = (sources.clock)();
     match sort {

@@ -197,16 +197,10 @@ impl Ledger {
         (events, oldest)
     }
 
-    /// What was last said of these leases.
-    #[must_use]
-    pub fn said(&self, handle: LeaseHandle) -> Option<Said> {
-        self.kept().said.get(&handle).cloned()
-    }
-
-    /// What was last said of all leases of which something was.
-    #[must_use]
-    pub fn all_said(&self) -> HashMap<LeaseHandle, Said> {
-        self.kept().said.clone()
+    /// Looks at what was last said of all leases of which something was. Meanwhile nothing new is
+    /// taken in.
+    pub fn with_said<T>(&self, look: impl FnOnce(&HashMap<LeaseHandle, Said>) -> T) -> T {
+        look(&self.kept().said)
     }
 
     /// Incidents, newest first.

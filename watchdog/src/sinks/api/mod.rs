@@ -10,7 +10,10 @@ pub mod incidents;
 pub mod leases;
 pub mod ledger;
 pub mod mine;
+pub mod overview;
+pub mod page;
 pub mod reply;
+pub mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,13 +23,18 @@ use hyper::Method;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
 use watchdog_model::time::Mono;
 
 use self::ledger::Ledger;
 use self::reply::{Asked, Peer, Reply, of_type, plain, refuse};
+use super::events::Started;
 use super::metrics::Metrics;
 use super::words;
 use crate::live::Board;
+
+/// Streams at once: pages that are looked at, and a terminal view or two.
+pub const MAX_STREAMS: usize = 64;
 
 /// Items on a page unless it is said how many.
 const PAGE: u64 = 100;
@@ -61,6 +69,7 @@ const fn open(path: &'static str) -> Route {
 
 /// All paths.
 pub const ROUTES: &[Route] = &[
+    open("/"),
     get("/metrics"),
     open("/healthz"),
     open("/readyz"),
@@ -70,6 +79,8 @@ pub const ROUTES: &[Route] = &[
     get("/api/v1/incidents/"),
     get("/api/v1/events"),
     get("/api/v1/mine"),
+    get("/api/v1/overview"),
+    get("/api/v1/stream"),
 ];
 
 /// What the answers are made of.
@@ -87,6 +98,12 @@ pub struct Sources {
     pub ledger: Ledger,
     /// What a peer on the network must show; None: nothing.
     pub token: Option<Arc<str>>,
+    /// What the daemon found when it started.
+    pub started: Arc<Started>,
+    /// When it started.
+    pub started_at: Mono,
+    /// Places for streams.
+    pub streams: Arc<Semaphore>,
 }
 
 fn route(path: &str) -> Option<&'static Route> {
@@ -134,6 +151,7 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Reply {
     }
     let rest = asked.path.strip_prefix(route.path).unwrap_or_default();
     let reply = match route.path {
+        "/" => Ok(page::answer()),
         "/metrics" => Ok(of_type(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -147,6 +165,8 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Reply {
         "/api/v1/incidents/" => Ok(incidents::one(rest, sources)),
         "/api/v1/events" => events::list(asked, sources),
         "/api/v1/mine" => mine::answer(asked, sources).await,
+        "/api/v1/overview" => Ok(overview::answer(sources)),
+        "/api/v1/stream" => stream::answer(asked, sources),
         // A line of the table without an arm; a test walks over all of them.
         _ => Err(plain(StatusCode::NOT_IMPLEMENTED, "")),
     };

@@ -17,6 +17,9 @@ pub fn sources(last_tick: u64) -> (Sources, Publisher) {
         board,
         ledger: Ledger::default(),
         token: None,
+        started: Arc::default(),
+        started_at: Mono(SECOND),
+        streams: Arc::new(Semaphore::new(1)),
     };
     sources.ledger.set_entries(&["zookeeper".to_owned()]);
     (sources, publisher)
