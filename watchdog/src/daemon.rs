@@ -10,7 +10,11 @@ use watchdog_model::leases::book::Book;
 
 use crate::{
     collect::{
-        cgroups::Mounts, executables::Executables, existing, helper::Helper, look::Surroundings,
+        cgroups::Mounts,
+        executables::{Executables, Filters},
+        existing,
+        helper::Helper,
+        look::Surroundings,
     },
     config::Config,
     kernel::{Kernel, Missing, Options, Report},
@@ -46,6 +50,8 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// Which processes the entries want.
+    pub filters: Filters,
 }
 
 impl Daemon {
@@ -69,8 +75,10 @@ impl Daemon {
             .map_or(0, |options| options.flows as usize);
         let mut adopted = 0;
         if let Some(kernel) = &mut kernel {
+            let shapes = config.shapes();
+            kernel.state.describe_entries(&shapes);
             kernel.state.watch_ports(&ports);
-            adopted = existing::adopt(&mut kernel.state, &ports, tick::clock());
+            adopted = existing::adopt(&mut kernel.state, &ports, &shapes, tick::clock());
         }
         let report = kernel
             .as_ref()
@@ -91,7 +99,10 @@ impl Daemon {
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
         }
+        let filters = Filters::default();
+        filters.set(config.processes());
         let tick = Tick {
+            filtered: filters.filtered(),
             reads: report.has("reads"),
             kernel,
             // A flow has a lease at each of its ends that this node is.
@@ -99,7 +110,7 @@ impl Daemon {
             outbox,
             gauges,
             helper,
-            executables: Executables::start(),
+            executables: Executables::start(filters.clone()),
             remembered,
             slate,
             control,
@@ -118,6 +129,7 @@ impl Daemon {
         tick.start(ended)
             .map_err(|error| Missing(format!("the tick's thread cannot be started: {error}")))?;
         Ok(Self {
+            filters,
             report,
             memory_locked,
             real_time,
@@ -178,24 +190,29 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
 pub fn reload(
     control: &Control<MetricGauges>,
     metrics: &Metrics,
+    filters: &Filters,
     old: &Config,
     new: &Config,
 ) -> Result<(), String> {
     for (index, entry) in old.leases.iter().enumerate() {
         let same = new.leases.get(index).is_some_and(|new| {
-            new.name == entry.name && new.protocol == entry.protocol && new.ports == entry.ports
+            new.name == entry.name && new.shape() == entry.shape() && new.ports == entry.ports
         });
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved or get other ports while running; \
+                "leases[{index}] ({}) cannot be removed, moved or get other ports, another protocol, \
+                 signature or frame while running; \
                  restart the daemon: known leases are taken over",
                 entry.name
             ));
         }
     }
+    filters.set(new.processes());
     control.reload.push(tick::Reload {
+        filtered: filters.filtered(),
         entries: new.entry_settings(),
         ports: Box::new(port_table(new)),
+        shapes: Box::new(new.shapes()),
         gauges: gauges(metrics, new),
     });
     Ok(())

@@ -100,6 +100,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
     let mut in_force = config.clone();
+    let filters = daemon.filters.clone();
     serve(Inputs {
         started: daemon.describe(prepared.http_address()),
         config,
@@ -111,7 +112,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         tick_ended,
         clock: tick::clock,
         reload: Box::new(move |new| {
-            daemon::reload(&control, &metrics, &in_force, new)?;
+            daemon::reload(&control, &metrics, &filters, &in_force, new)?;
             in_force = new.clone();
             Ok(())
         }),

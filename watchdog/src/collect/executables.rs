@@ -1,13 +1,14 @@
-//! Which executable a process runs, asked by the tick and looked up on a thread that may wait.
+//! Which executable a process runs, and which config entries want it, asked by the tick and looked
+//! up on a thread that may wait.
 //!
-//! In: process ids, through a bounded queue. Out: a number for device and inode of /proc/PID/exe,
-//! through another. Never: a file touched by the tick; a process's name taken for what it runs.
+//! In: process ids, through a bounded queue. Out: a number for device and inode of /proc/PID/exe, and
+//! the entries whose `processes` name it, through another. Never: a file touched by the tick; a process's name taken for what it runs.
 
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     os::unix::fs::MetadataExt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,22 +24,89 @@ const GOOD_FOR_NS: u64 = 60 * SECOND;
 /// How often the thread looks for questions.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// One bit a config entry: those that want a process.
+pub type Wanted = u64;
+
+/// Which processes each entry wants. Shared with whoever reads a changed configuration; never locked
+/// by the tick.
+#[derive(Clone, Debug, Default)]
+pub struct Filters(Arc<Mutex<Vec<Vec<String>>>>);
+
+impl Filters {
+    /// By entry: exact names, or cgroup prefixes with a leading `/`; none: all processes.
+    pub fn set(&self, processes: Vec<Vec<String>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = processes;
+    }
+
+    /// The entries that have a filter at all.
+    #[must_use]
+    pub fn filtered(&self) -> Wanted {
+        let processes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..Wanted::BITS)
+            .zip(processes.iter())
+            .filter(|(_, wanted)| !wanted.is_empty())
+            .fold(0, |bits, (entry, _)| bits | 1 << entry)
+    }
+
+    /// The entries that want a process.
+    fn wanted(&self, pid: u32) -> Wanted {
+        let processes = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if processes.iter().all(Vec::is_empty) {
+            return Wanted::MAX;
+        }
+        let read =
+            |what| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let (comm, cgroups) = (read("comm"), read("cgroup"));
+        let comm = comm.trim_end_matches('\n');
+        let under = |prefix: &str| {
+            cgroups
+                .lines()
+                .filter_map(|line| line.splitn(3, ':').nth(2))
+                .any(|path| {
+                    path.strip_prefix(prefix.trim_end_matches('/'))
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                })
+        };
+        let fits = |name: &String| match name.strip_prefix('/') {
+            Some(_) => under(name),
+            None => name == comm,
+        };
+        (0..Wanted::BITS)
+            .zip(&processes)
+            .filter(|(_, wanted)| !wanted.is_empty() && !wanted.iter().any(fits))
+            .fold(Wanted::MAX, |bits, (entry, _)| bits & !(1 << entry))
+    }
+}
+
 struct Shared {
     questions: ArrayQueue<u32>,
-    answers: ArrayQueue<(u32, u64)>,
+    answers: ArrayQueue<(u32, u64, Wanted)>,
+}
+
+/// What is known of a process.
+#[derive(Clone, Copy)]
+struct Known {
+    executable: u64,
+    /// None while it was never answered.
+    wanted: Option<Wanted>,
+    at: Mono,
 }
 
 /// The tick's end.
 pub struct Executables {
     shared: Arc<Shared>,
-    /// By process id: the executable (0: not known yet) and when that was noted.
-    known: HashMap<u32, (u64, Mono)>,
+    /// By process id. An executable of 0: not known yet.
+    known: HashMap<u32, Known>,
 }
 
 impl Executables {
     /// Starts the thread; without it nothing is ever known, which only makes learning slower.
     #[must_use]
-    pub fn start() -> Self {
+    pub fn start(filters: Filters) -> Self {
         let shared = Arc::new(Shared {
             questions: ArrayQueue::new(WAITING),
             answers: ArrayQueue::new(WAITING),
@@ -52,7 +120,9 @@ impl Executables {
                 while Arc::strong_count(&theirs) > 1 {
                     while let Some(pid) = theirs.questions.pop() {
                         // Full: the tick asks again.
-                        let _ = theirs.answers.push((pid, executable(pid)));
+                        let _ = theirs
+                            .answers
+                            .push((pid, executable(pid), filters.wanted(pid)));
                     }
                     std::thread::park_timeout(LOOK_EVERY);
                 }
@@ -69,9 +139,13 @@ impl Executables {
     /// Takes in answers; true if there were any.
     pub fn take_answers(&mut self, now: Mono) -> bool {
         let mut any = false;
-        while let Some((pid, executable)) = self.shared.answers.pop() {
+        while let Some((pid, executable, wanted)) = self.shared.answers.pop() {
             if let Some(place) = self.known.get_mut(&pid) {
-                *place = (executable, now);
+                *place = Known {
+                    executable,
+                    wanted: Some(wanted),
+                    at: now,
+                };
                 any = true;
             }
         }
@@ -80,18 +154,33 @@ impl Executables {
 
     /// The executable of a process; 0 while it is not known.
     pub fn of(&mut self, pid: u32, now: Mono) -> u64 {
-        if let Some((executable, at)) = self.known.get(&pid)
-            && now.since(*at) < GOOD_FOR_NS
+        let before = self.known.get(&pid).copied();
+        if let Some(known) = before
+            && now.since(known.at) < GOOD_FOR_NS
         {
-            return *executable;
+            return known.executable;
         }
         if self.known.len() >= KNOWN {
-            self.known.retain(|_, (_, at)| now.since(*at) < GOOD_FOR_NS);
+            self.known
+                .retain(|_, known| now.since(known.at) < GOOD_FOR_NS);
         }
         if self.known.len() < KNOWN && self.shared.questions.push(pid).is_ok() {
-            self.known.insert(pid, (0, now));
+            let asked = Known {
+                executable: 0,
+                // What was said of it before holds until it is said again.
+                wanted: before.and_then(|known| known.wanted),
+                at: now,
+            };
+            self.known.insert(pid, asked);
         }
         0
+    }
+
+    /// Whether an entry wants a process; None while that is not known.
+    pub fn wanted(&mut self, pid: u32, entry: u16, now: Mono) -> Option<bool> {
+        self.of(pid, now);
+        let wanted = self.known.get(&pid)?.wanted?;
+        Some(entry >= 64 || wanted & 1 << entry != 0)
     }
 }
 
@@ -136,8 +225,27 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_wanted_by_its_exact_name_or_under_its_cgroup() {
+        let filters = Filters::default();
+        let own = std::process::id();
+        assert_eq!(filters.wanted(own), Wanted::MAX);
+        let comm = std::fs::read_to_string("/proc/self/comm").expect("procfs");
+        let comm = comm.trim();
+        filters.set(vec![
+            vec![],
+            vec![comm.to_owned()],
+            vec![comm[..comm.len() - 1].to_owned()],
+            vec!["/".to_owned()],
+            vec!["/no-such-group".to_owned(), comm.to_owned()],
+            vec!["/no-such-group".to_owned()],
+        ]);
+        assert_eq!(filters.filtered(), 0b11_1110);
+        assert_eq!(filters.wanted(own) & 0b11_1111, 0b01_1011);
+    }
+
+    #[test]
     fn an_answer_comes_and_goes_out_of_date() {
-        let mut executables = Executables::start();
+        let mut executables = Executables::start(Filters::default());
         let (own, start) = (std::process::id(), Mono(SECOND));
         assert_eq!(executables.of(own, start), 0);
         let came = (0..500).any(|_| {

@@ -16,8 +16,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER,
-    SLOT_LIVE, SYNCED, SlotRef,
+    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, REQUESTS,
+    ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
 
@@ -29,7 +29,12 @@ const JIFFY_NS: u64 = 10 * MS;
 const IDLE_NS: u64 = 100 * MS;
 
 /// Gives every established flow on a watched port a slot; returns how many.
-pub fn adopt(state: &mut State, ports: &[u8; PORTS], now: Mono) -> usize {
+pub fn adopt(
+    state: &mut State,
+    ports: &[u8; PORTS],
+    shapes: &[EntryShape; ENTRIES],
+    now: Mono,
+) -> usize {
     let Ok(processes) = procfs::process::all_processes() else {
         return 0;
     };
@@ -55,7 +60,7 @@ pub fn adopt(state: &mut State, ports: &[u8; PORTS], now: Mono) -> usize {
             if !inodes.contains(&inode) || !adopted.insert(inode) {
                 continue;
             }
-            match adopt_one(state, ports, &process, descriptor.fd, now) {
+            match adopt_one(state, ports, shapes, &process, descriptor.fd, now) {
                 Ok(()) => {}
                 Err(error) => {
                     adopted.remove(&inode);
@@ -97,6 +102,7 @@ fn watched_inodes(process: &Process, ports: &[u8; PORTS]) -> HashSet<u64> {
 fn adopt_one(
     state: &mut State,
     ports: &[u8; PORTS],
+    shapes: &[EntryShape; ENTRIES],
     process: &Process,
     descriptor: i32,
     now: Mono,
@@ -111,6 +117,10 @@ fn adopt_one(
     if entry == 0 {
         return Err(io::ErrorKind::NotFound.into());
     }
+    let shape = shapes
+        .get(usize::from(entry - 1))
+        .copied()
+        .unwrap_or_default();
     let info: libc::tcp_info = option(&socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
     let cookie: u64 = option(&socket, libc::SOL_SOCKET, libc::SO_COOKIE)?;
     let unread = queued(&socket)?;
@@ -129,13 +139,14 @@ fn adopt_one(
         (*slot).role = if holder { ROLE_HOLDER } else { ROLE_GRANTOR };
         (*slot).origin = ORIGIN_DAEMON;
         (*slot).entry = entry - 1;
+        (*slot).protocol = shape.protocol;
         (*slot).owner = u32::try_from(process.pid).unwrap_or(0);
         let name = &mut (*slot).owner_comm;
         for (to, from) in name[..15].iter_mut().zip(comm.bytes()) {
             *to = from;
         }
         (*slot).life.opened_ns = now.0;
-        stamp(&mut *slot, holder, &info, unread, now);
+        stamp(&mut *slot, holder, &shape, &info, unread, now);
         (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
         (*slot).generation
     };
@@ -153,7 +164,14 @@ fn adopt_one(
 }
 
 /// Fills in what TCP remembers: when data last went and came.
-fn stamp(slot: &mut FlowSlot, holder: bool, info: &libc::tcp_info, unread: i32, now: Mono) {
+fn stamp(
+    slot: &mut FlowSlot,
+    holder: bool,
+    shape: &EntryShape,
+    info: &libc::tcp_info,
+    unread: i32,
+    now: Mono,
+) {
     let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
     let sent_ago = ago(info.tcpi_last_data_sent);
     let received_ago = ago(info.tcpi_last_data_recv);
@@ -167,13 +185,18 @@ fn stamp(slot: &mut FlowSlot, holder: bool, info: &libc::tcp_info, unread: i32, 
     } else {
         (received_ago, sent_ago)
     };
+    if unread == 0 {
+        slot.reads.read_ns = now.minus(received_ago).0;
+    }
+    if shape.signature_len != 0 {
+        // What came and went last may not have been a renewal.
+        return;
+    }
     slot.requests.newest_ns = now.minus(request_ago).0;
     slot.replies.newest_ns = now.minus(reply_ago).0;
     if quiet && reply_ago <= request_ago {
         slot.replies.answered_ns = slot.requests.newest_ns;
-    }
-    if unread == 0 {
-        slot.reads.read_ns = now.minus(received_ago).0;
+        slot.replies.answer_ns = slot.replies.newest_ns;
     }
 }
 

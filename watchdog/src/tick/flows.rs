@@ -51,6 +51,8 @@ pub struct Flow {
     pub cookie: u64,
     /// Whether the model and the memory of an earlier run have met it.
     pub met: bool,
+    /// Whether its process is one that the entry wants.
+    pub is_admitted: bool,
     /// Whether it does not speak the entry's protocol.
     pub foreign: bool,
     stamp: Stamp,
@@ -258,6 +260,7 @@ unsafe fn read(
         executable: 0,
     });
     directions(&mut seen, &requests, &replies);
+    seen.srtt_ns = u64::from(reads.srtt_us) * 1_000;
     seen.pending_since = pending(&requests, &replies, &unanswered);
     let (sending, arriving) = match role {
         Role::Holder => (&requests, &replies),
@@ -275,6 +278,7 @@ unsafe fn read(
         observation: seen,
         cookie,
         met: false,
+        is_admitted: false,
         foreign: (requests.flags | replies.flags) & FOREIGN != 0,
         stamp,
         servers: servers(&reads, &writes),
@@ -301,6 +305,7 @@ fn directions(seen: &mut FlowObservation, requests: &Direction, replies: &Direct
     seen.requests = requests.messages;
     seen.answered_at = at(replies.answered_ns);
     seen.answers = replies.answers;
+    seen.answer_at = at(replies.answer_ns);
     seen.rtt_ns = replies.rtt_ns;
     seen.keepalives = requests.keepalives.into();
     seen.keepalive_gap_ns = requests.keepalive_gap_ns;

@@ -32,7 +32,10 @@ use watchdog_model::{
 };
 
 use crate::{
-    collect::{executables::Executables, helper::Helper},
+    collect::{
+        executables::{Executables, Wanted},
+        helper::Helper,
+    },
     kernel::{Kernel, state::State},
     memory,
     outbox::{Message, Outbox, Stamped},
@@ -150,8 +153,12 @@ impl<G> Default for Control<G> {
 pub struct Reload<G> {
     /// Thresholds by entry.
     pub entries: Vec<watchdog_model::leases::settings::EntrySettings>,
+    /// The entries that want certain processes only.
+    pub filtered: Wanted,
     /// Port table: entry index plus one.
     pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
+    /// How the entries' streams look.
+    pub shapes: Box<[watchdog_common::layout::EntryShape; watchdog_common::layout::ENTRIES]>,
     /// Figures by entry.
     pub gauges: G,
 }
@@ -172,6 +179,8 @@ pub struct Tick<G> {
     pub helper: Option<Helper>,
     /// Who runs what.
     pub executables: Executables,
+    /// The entries that want certain processes only.
+    pub filtered: Wanted,
     /// What an earlier run knew of the flows.
     pub remembered: memory::Remembered,
     /// Where what a later run should know is left.
@@ -241,8 +250,10 @@ impl<G: Gauges + 'static> Tick<G> {
 
     fn reload(&mut self, reload: Reload<G>) {
         self.gauges = reload.gauges;
+        self.filtered = reload.filtered;
         self.book.reconfigure(reload.entries);
         if let Some(state) = self.state() {
+            state.describe_entries(&reload.shapes);
             state.watch_ports(&reload.ports);
         }
     }
@@ -274,13 +285,25 @@ impl<G: Gauges + 'static> Tick<G> {
                 }
                 // SAFETY: as above.
                 let changed = unsafe { flows.look(index, slot) };
+                let mut fresh = changed;
                 if changed || stalls_changed {
                     threads.learn(state, flows.servers(index), now);
-                    let changed = flows.set_stall(index, threads) || changed;
-                    if let (true, Some(flow)) = (changed, flows.get_mut(index)) {
-                        if let Some(owner) = &mut flow.observation.owner {
-                            owner.executable = self.executables.of(owner.pid, now);
-                        }
+                    fresh |= flows.set_stall(index, threads);
+                }
+                if let Some(flow) = flows.get_mut(index)
+                    && (fresh || !flow.is_admitted)
+                {
+                    let seen = &flow.observation;
+                    let filtered = self.filtered & 1 << (seen.entry & 63) != 0;
+                    // Of an entry that wants certain processes only: whose this is must be known.
+                    flow.is_admitted |= !filtered
+                        || seen.owner.is_some_and(|owner| {
+                            self.executables.wanted(owner.pid, seen.entry, now) == Some(true)
+                        });
+                    if let Some(owner) = &mut flow.observation.owner {
+                        owner.executable = self.executables.of(owner.pid, now);
+                    }
+                    if flow.is_admitted {
                         flow.figures(&mut self.gauges, &self.book, now);
                         if !flow.met {
                             flow.met = true;
