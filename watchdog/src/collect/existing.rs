@@ -23,8 +23,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER,
-    SLOT_LIVE, SYNCED, SlotRef,
+    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, REQUESTS,
+    ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
 
@@ -45,6 +45,8 @@ const LOOKS: usize = 400;
 pub struct Search {
     /// Config entry's index plus one, by port.
     pub ports: Box<[u8; PORTS]>,
+    /// How the entries' streams look.
+    pub shapes: Box<[EntryShape; ENTRIES]>,
     /// The one network namespace that is watched; None: all.
     pub netns: Option<u32>,
     /// The monotonic clock.
@@ -60,6 +62,7 @@ pub struct Found {
     peer: ([u8; 16], u16),
     holder: bool,
     entry: u8,
+    shape: EntryShape,
     pid: u32,
     comm: [u8; 16],
     info: libc::tcp_info,
@@ -214,6 +217,8 @@ impl Search {
         if entry == 0 || (client && !holder) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        let shape = self.shapes.get(usize::from(entry - 1));
+        let shape = shape.copied().unwrap_or_default();
         let mut comm = [0; 16];
         let named = process.stat().map(|stat| stat.comm).unwrap_or_default();
         for (to, from) in comm[..15].iter_mut().zip(named.bytes()) {
@@ -229,6 +234,7 @@ impl Search {
             peer,
             holder,
             entry: entry - 1,
+            shape,
             pid: u32::try_from(process.pid).unwrap_or(0),
             comm,
         })
@@ -267,10 +273,18 @@ impl Found {
             };
             (*slot).origin = ORIGIN_DAEMON;
             (*slot).entry = self.entry;
+            (*slot).protocol = self.shape.protocol;
             (*slot).owner = self.pid;
             (*slot).owner_comm = self.comm;
             (*slot).life.opened_ns = self.at.0;
-            stamp(&mut *slot, self.holder, &self.info, self.unread, self.at);
+            stamp(
+                &mut *slot,
+                self.holder,
+                &self.shape,
+                &self.info,
+                self.unread,
+                self.at,
+            );
             (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
             (*slot).generation
         };
@@ -289,7 +303,14 @@ impl Found {
 }
 
 /// Fills in what TCP remembers: when data last went and came.
-fn stamp(slot: &mut FlowSlot, holder: bool, info: &libc::tcp_info, unread: i32, now: Mono) {
+fn stamp(
+    slot: &mut FlowSlot,
+    holder: bool,
+    shape: &EntryShape,
+    info: &libc::tcp_info,
+    unread: i32,
+    now: Mono,
+) {
     let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
     let sent_ago = ago(info.tcpi_last_data_sent);
     let received_ago = ago(info.tcpi_last_data_recv);
@@ -303,13 +324,18 @@ fn stamp(slot: &mut FlowSlot, holder: bool, info: &libc::tcp_info, unread: i32, 
     } else {
         (received_ago, sent_ago)
     };
+    if unread == 0 {
+        slot.reads.read_ns = now.minus(received_ago).0;
+    }
+    if shape.signature_len != 0 {
+        // What came and went last may not have been a renewal.
+        return;
+    }
     slot.requests.newest_ns = now.minus(request_ago).0;
     slot.replies.newest_ns = now.minus(reply_ago).0;
     if quiet && reply_ago <= request_ago {
         slot.replies.answered_ns = slot.requests.newest_ns;
-    }
-    if unread == 0 {
-        slot.reads.read_ns = now.minus(received_ago).0;
+        slot.replies.answer_ns = slot.replies.newest_ns;
     }
 }
 
