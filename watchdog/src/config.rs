@@ -316,20 +316,6 @@ impl Config {
             .collect()
     }
 
-    /// Keys that were set and have no effect in this version, each as a line.
-    #[must_use]
-    pub fn without_effect(&self) -> Vec<String> {
-        let default = Self::default();
-        let mut lines = Vec::new();
-        if self.limits != default.limits {
-            lines.push("limits: the daemon's own cost is shown, not limited".to_owned());
-        }
-        lines
-            .into_iter()
-            .map(|line| format!("no effect in this version: {line}"))
-            .collect()
-    }
-
     /// Reads a text that came from `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
         let refused = |problems| ConfigErrors {

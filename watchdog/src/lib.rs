@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod demo;
 pub mod failure;
 pub mod kernel;
+pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod netns;

@@ -44,9 +44,6 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         config.entry_names().join(", "),
         config.alerts.len()
     );
-    for line in config.without_effect() {
-        println!("{}: {line}", file.display());
-    }
     Ok(())
 }
 
@@ -55,9 +52,6 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
     // Dropped last: the end of the daemon has its lines written.
     let _log = watchdog::log::start(verbose)
         .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
-    for line in config.without_effect() {
-        tracing::warn!("{line}");
-    }
     // Two threads: one may be held up by a /proc file while the other answers health checks.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

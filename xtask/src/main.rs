@@ -8,10 +8,12 @@ mod bench;
 mod build;
 mod demo;
 mod faults;
+mod incident;
 mod layout;
 mod mutate;
 mod process;
 mod setup;
+mod starved;
 mod stopwatch;
 mod suite;
 mod tally;
@@ -50,6 +52,8 @@ enum Verb {
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
+    Incident(incident::Args),
+    Starved(starved::Args),
     Mutate(mutate::Args),
 }
 
@@ -76,6 +80,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
+        Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
+        Verb::Incident(args) => incident::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
     }
 }

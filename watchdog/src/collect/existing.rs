@@ -37,6 +37,8 @@ const IDLE_NS: u64 = 100 * MS;
 /// What is found is open here until the tick has taken it in, and a connection that its owner
 /// closes meanwhile stays open for so long: a few at a time.
 const BATCH: usize = 128;
+/// Batches that wait for the tick, which takes so many a time: some milliseconds' work.
+pub const BATCHES: usize = 4;
 /// How often it is looked whether the tick is done, and how often at most.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const LOOKS: usize = 400;
@@ -97,13 +99,15 @@ pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Fo
                 return;
             }
             let mut batch = Vec::with_capacity(BATCH);
+            let mut handed = Vec::with_capacity(BATCHES);
             search.each(|one| {
                 batch.push(one);
                 if batch.len() == BATCH {
-                    hand_over(&mut batch, &to);
+                    hand_over(&mut batch, &mut handed, &to);
                 }
             });
-            hand_over(&mut batch, &to);
+            hand_over(&mut batch, &mut handed, &to);
+            take_back(&mut handed);
         });
     if let Err(error) = spawned {
         tracing::warn!(%error, "connections that were there before are seen at their next packet");
@@ -111,14 +115,21 @@ pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Fo
 }
 
 /// Hands some over, and keeps the last hold of them so that it is not the tick that closes them.
-fn hand_over(batch: &mut Vec<Found>, to: &SegQueue<Arc<[Found]>>) {
-    if batch.is_empty() {
-        return;
+fn hand_over(batch: &mut Vec<Found>, handed: &mut Vec<Arc<[Found]>>, to: &SegQueue<Arc<[Found]>>) {
+    if handed.len() == BATCHES {
+        take_back(handed);
     }
     let all: Arc<[Found]> = batch.drain(..).collect();
     to.push(Arc::clone(&all));
-    // Else the tick is on its end, and so is the process.
-    wait_until(|| Arc::strong_count(&all) == 1);
+    handed.push(all);
+}
+
+/// Closes what the tick has taken in.
+fn take_back(handed: &mut Vec<Arc<[Found]>>) {
+    for all in handed.drain(..) {
+        // Else the tick is at its end, and so is the process.
+        wait_until(|| Arc::strong_count(&all) == 1);
+    }
 }
 
 fn wait_until(done: impl Fn() -> bool) -> bool {

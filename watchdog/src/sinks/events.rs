@@ -18,6 +18,7 @@ use watchdog_model::time::{MS, Mono};
 use super::incidents::{Change, IncidentId, State};
 use super::words;
 use crate::collect::place::Place;
+use crate::limits::Exceeded;
 use crate::outbox::Lost;
 
 /// Places kept; one a process that owns a lease.
@@ -487,6 +488,14 @@ struct StalledEvent {
 }
 
 #[derive(Serialize)]
+struct LimitExceededEvent {
+    #[serde(flatten)]
+    head: Head,
+    what: &'static str,
+    summary: String,
+}
+
+#[derive(Serialize)]
 struct DroppedEvent {
     #[serde(flatten)]
     head: Head,
@@ -769,6 +778,16 @@ impl Renderer {
         line(&StalledEvent {
             head: self.head(at, "stalled"),
             for_ms: words::to_ms(to.since(from)),
+        })
+    }
+
+    /// `limit_exceeded`: the daemon's last word but for the leases'.
+    #[must_use]
+    pub fn limit_exceeded(&self, at: Mono, exceeded: &Exceeded) -> String {
+        line(&LimitExceededEvent {
+            head: self.head(at, "limit_exceeded"),
+            what: exceeded.what(),
+            summary: format!("own cost is beyond its limit, leaving: {exceeded}"),
         })
     }
 

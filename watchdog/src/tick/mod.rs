@@ -34,7 +34,7 @@ use watchdog_model::{
 use crate::{
     collect::{
         executables::{Edition, Executables},
-        existing::Found,
+        existing::{self, Found},
         helper::Helper,
     },
     kernel::{Kernel, state::State},
@@ -237,7 +237,10 @@ impl<G: Gauges + 'static> Tick<G> {
             while let Some(reload) = self.control.reload.pop() {
                 self.reload(reload);
             }
-            if let Some(found) = self.control.found.pop() {
+            for _ in 0..existing::BATCHES {
+                let Some(found) = self.control.found.pop() else {
+                    break;
+                };
                 self.adopt(&found);
             }
             self.look(&mut flows, &mut threads, now);
