@@ -279,7 +279,7 @@ impl<G: Gauges + 'static> Tick<G> {
 
     /// One look at everything that may have changed.
     fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) {
-        let outbox = self.outbox.clone();
+        let outbox = &mut self.outbox;
         let mut say = |note: Note| {
             outbox.send(Stamped {
                 at: now,
@@ -362,7 +362,7 @@ impl<G: Gauges + 'static> Tick<G> {
         self.kernel.as_ref().map(|kernel| &kernel.state)
     }
 
-    fn say(&self, at: Mono, message: Message) {
+    fn say(&mut self, at: Mono, message: Message) {
         self.outbox.send(Stamped { at, message });
     }
 }

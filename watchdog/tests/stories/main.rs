@@ -9,6 +9,7 @@ mod harness;
 mod harness_itself;
 
 mod bad_input;
+mod crowd;
 mod daemon_killed;
 mod demo;
 mod exits;

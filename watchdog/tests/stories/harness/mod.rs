@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod client;
 pub mod clock;
+pub mod crowd;
 pub mod daemon;
 pub mod event;
 pub mod faults;
