@@ -267,6 +267,7 @@ pub unsafe fn open(
         (*slot).role = who.role;
         (*slot).origin = origin;
         (*slot).entry = who.entry;
+        (*slot).protocol = maps::shape(who.entry).map_or(0, |shape| (*shape).protocol);
         (*slot).life.opened_ns = bpf_ktime_get_ns();
         (*slot).requests.flags = REQUESTS;
         (*slot).replies.flags = 0;

@@ -4,6 +4,7 @@
 //! mistake in it at once, each with file, line, key path and mend. Never: a value used before all
 //! of it was found right; a key ignored.
 
+mod exchange;
 mod keys;
 mod read;
 mod tree;
@@ -17,12 +18,14 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use watchdog_common::layout::{ENTRIES, EntryShape};
 use watchdog_model::leases::note::Stage;
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::{SECOND, secs};
 
 use crate::collect::admission::Admission;
 
+pub use exchange::{Exchange, Frame, Signature};
 pub use keys::KEYS;
 pub use walk::Problem;
 
@@ -30,7 +33,7 @@ pub use walk::Problem;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Entries beyond this would make labels, and so the cost of being scraped, unbounded.
-pub const MAX_LEASES: usize = 64;
+pub const MAX_LEASES: usize = ENTRIES;
 
 /// A hook that has not come to its end by then is not going to page anyone.
 const HOOK_TIMEOUT_NS: u64 = secs(5);
@@ -92,6 +95,8 @@ pub struct LeaseEntry {
     pub processes: Vec<String>,
     /// Thresholds, global ones filled in.
     pub stages: Stages,
+    /// How its requests look.
+    pub exchange: Exchange,
 }
 
 /// A lease protocol.
@@ -194,6 +199,7 @@ impl Default for Config {
                 },
                 processes: Vec::new(),
                 stages,
+                exchange: Exchange::default(),
             }],
             scope: Scope::default(),
             stages,
@@ -221,6 +227,11 @@ impl LeaseEntry {
             assumed_cadence: share(stages.assumed_cadence),
             timeout_ns: self.timeout_ns,
             renew_every_ns: self.renew_every_ns,
+            has_keepalives: self.protocol != Protocol::RequestReply
+                || self.exchange.signature.is_some(),
+            has_goodbye: self.protocol == Protocol::Zookeeper,
+            renews_from_reply: self.exchange.renews_from_reply,
+            hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {
                 holder: self.roles.holder,
                 grantor: self.roles.grantor,
@@ -290,30 +301,7 @@ impl Config {
                 what,
             }],
         })?;
-        let config = Self::parse(file, &text)?;
-        let problems = config.not_yet();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigErrors {
-                file: file.to_owned(),
-                problems,
-            })
-        }
-    }
-
-    /// What is understood and cannot be done by this version: watching it wrongly would be worse.
-    fn not_yet(&self) -> Vec<Problem> {
-        self.leases
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.protocol == Protocol::RequestReply)
-            .map(|(index, _)| Problem {
-                line: None,
-                path: format!("leases[{index}].protocol"),
-                what: "\"request_reply\" is not supported yet; remove the entry".to_owned(),
-            })
-            .collect()
+        Self::parse(file, &text)
     }
 
     /// Reads a text that came from `file`.
@@ -353,6 +341,16 @@ impl Config {
     pub fn admission(&self) -> Admission {
         let entries = self.leases.iter().map(|entry| entry.processes.clone());
         Admission::new(&self.scope.cgroup, entries.collect())
+    }
+
+    /// What the kernel programs are told of the entries, in the same order.
+    #[must_use]
+    pub fn shapes(&self) -> [EntryShape; ENTRIES] {
+        let mut shapes = [EntryShape::default(); ENTRIES];
+        for (shape, entry) in shapes.iter_mut().zip(&self.leases) {
+            *shape = entry.shape();
+        }
+        shapes
     }
 
     /// Every port range with the index of its entry.

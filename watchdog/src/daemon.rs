@@ -92,8 +92,10 @@ impl Daemon {
             .map_or(0, |options| options.flows as usize);
         let mut adopted = 0;
         if let Some(kernel) = &mut kernel {
+            let search = search(config, ports, number);
+            kernel.state.describe_entries(&search.shapes);
             kernel.state.watch_ports(&ports);
-            adopted = existing::adopt(&mut kernel.state, &search(ports, number));
+            adopted = existing::adopt(&mut kernel.state, &search);
         }
         let report = kernel
             .as_ref()
@@ -220,7 +222,7 @@ pub fn reload(
     }
     let (before, ports) = (port_table(old), port_table(new));
     for (index, entry) in old.leases.iter().enumerate() {
-        let kept = |new: &LeaseEntry| new.name == entry.name && new.protocol == entry.protocol;
+        let kept = |new: &LeaseEntry| new.name == entry.name && new.shape() == entry.shape();
         let same = new.leases.get(index).is_some_and(kept)
             && before
                 .iter()
@@ -228,8 +230,8 @@ pub fn reload(
                 .all(|(old, new)| usize::from(*old) != index + 1 || old == new);
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved or lose ports while running; \
-                 restart the daemon: known leases are taken over",
+                "leases[{index}] ({}) cannot be removed, moved, lose ports or get another \
+                 protocol, signature or frame while running; restart the daemon: known leases are taken over",
                 entry.name
             ));
         }
@@ -238,19 +240,21 @@ pub fn reload(
     control.reload.push(tick::Reload {
         entries: new.entry_settings(),
         ports: Box::new(ports),
+        shapes: Box::new(new.shapes()),
         gauges: gauges(metrics, new),
         edition: reloads.gate.change(new.admission()),
         done: Arc::clone(&done),
     });
     if before != ports {
         let number = reloads.netns.as_ref().map(Netns::number);
-        existing::later(search(ports, number), done, Arc::clone(&control.found));
+        existing::later(search(new, ports, number), done, Arc::clone(&control.found));
     }
     Ok(())
 }
 
-fn search(ports: [u8; PORTS], netns: Option<u32>) -> Search {
+fn search(config: &Config, ports: [u8; PORTS], netns: Option<u32>) -> Search {
     Search {
+        shapes: Box::new(config.shapes()),
         ports: Box::new(ports),
         netns,
         clock: tick::clock,

@@ -13,7 +13,8 @@ use crate::netns::Netns;
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
-    Alert, Config, ExecHook, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, trust, units,
+    Alert, Config, ExecHook, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, exchange, trust,
+    units,
 };
 
 /// Reads the top of the tree into the defaults.
@@ -172,12 +173,6 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             .collect();
     }
     let timeout_ns = keys.read("timeout", units::positive_duration);
-    if protocol == Some(Protocol::RequestReply) {
-        keys.required(
-            "timeout",
-            "request_reply has no handshake that tells it; add one, like \"timeout: 12s\"",
-        );
-    }
     let renew_every_ns = keys.read("renew_every", units::positive_duration);
     if let (Some(timeout), Some(every)) = (timeout_ns, renew_every_ns)
         && every >= timeout
@@ -189,11 +184,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             units::show_duration(timeout)
         ));
     }
-    if let Some(place) = keys.get("renews_from")
-        && place.read(one_of(&[("request", false), ("reply", true)])) == Some(true)
-    {
-        place.complain("\"reply\" is not supported yet; write \"request\" or remove the entry");
-    }
+    let exchange = exchange::read(&keys, protocol, timeout_ns);
     let both = Roles {
         holder: true,
         grantor: true,
@@ -245,6 +236,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
         roles: roles.unwrap_or(both),
         processes,
         stages: own,
+        exchange,
     })
 }
 

@@ -16,8 +16,8 @@ use aya::{
     maps::{HashMap, Map, MapData, SkStorage, Stack},
 };
 use watchdog_common::layout::{
-    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, FlowSlot, Losses, PortTable, Reads, SLOT_FREE,
-    SlotRef, THREADS, ThreadBits, ThreadSlot, Writes, device_place,
+    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, ENTRIES, EntryShape, FlowSlot, Losses, PortTable,
+    Reads, SLOT_FREE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, Writes, device_place,
 };
 
 use super::Missing;
@@ -161,6 +161,7 @@ pub struct State {
     /// Thread slots.
     pub threads: Mapped<ThreadSlot>,
     ports: Mapped<PortTable>,
+    shapes: Mapped<ShapeTable>,
     thread_bits: Mapped<ThreadBits>,
     losses: Mapped<Losses>,
     devices: Option<Devices>,
@@ -177,6 +178,7 @@ impl State {
             flows: array(programs, "FLOWS", flows as usize)?,
             threads: array(programs, "THREADS", THREADS)?,
             ports: array(programs, "PORTS", 1)?,
+            shapes: array(programs, "SHAPES", 1)?,
             thread_bits: array(programs, "THREAD_BITS", 1)?,
             losses: array(programs, "LOSSES", 1)?,
             devices: Some(Devices::map(programs)?),
@@ -203,6 +205,15 @@ impl State {
         if let Some(ports) = self.ports.at(0) {
             // SAFETY: a byte for each port; the programs read single bytes.
             unsafe { (&raw mut (*ports).entry_of).write_volatile(*table) };
+        }
+    }
+
+    /// How the config entries' streams look. To be called before the ports that lead to them are
+    /// watched.
+    pub fn describe_entries(&self, shapes: &[EntryShape; ENTRIES]) {
+        if let Some(table) = self.shapes.at(0) {
+            // SAFETY: room for all entries. An entry's shape never changes while its port is watched.
+            unsafe { (&raw mut (*table).shapes).write_volatile(*shapes) };
         }
     }
 

@@ -160,6 +160,8 @@ pub struct Reload<G> {
     pub entries: Vec<watchdog_model::leases::settings::EntrySettings>,
     /// Port table: entry index plus one.
     pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
+    /// How the entries' streams look.
+    pub shapes: Box<[watchdog_common::layout::EntryShape; watchdog_common::layout::ENTRIES]>,
     /// Figures by entry.
     pub gauges: G,
     /// Whose flows are watched.
@@ -262,6 +264,7 @@ impl<G: Gauges + 'static> Tick<G> {
         self.book.reconfigure(reload.entries);
         self.executables.take_over(reload.edition);
         if let Some(state) = self.state() {
+            state.describe_entries(&reload.shapes);
             state.watch_ports(&reload.ports);
         }
         reload.done.store(true, Ordering::Release);
