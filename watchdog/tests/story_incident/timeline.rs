@@ -6,6 +6,7 @@ use crate::judge::warning;
 use crate::network::NODES;
 use crate::play::{MACHINE, SERVER_NODE, Told};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// One line of it.
@@ -174,8 +175,10 @@ fn rows(told: &Told) -> Vec<Row> {
         }
     }
     for watched in &told.daemons {
-        for event in watched.events.iter().filter(|event| event.at_us > hang_us) {
-            if let Some(what) = said(event) {
+        let mut told_in_full = BTreeSet::new();
+        let events = watched.events.iter();
+        for event in events.filter(|event| event.at_us > hang_us) {
+            if let Some(what) = said(event, &mut told_in_full) {
                 row(event.at_us, &format!("daemon .{}", watched.node), what);
             }
         }
@@ -184,29 +187,32 @@ fn rows(told: &Told) -> Vec<Row> {
     rows
 }
 
-/// What a daemon's event says, if it belongs into the timeline.
-fn said(event: &Event) -> Option<String> {
-    let to = event.text("to");
-    let rises = event.stage() > Some(Stage::Healthy) && event.text("from") != to;
-    let becomes_known = event.is("transition") && event.text("from") == to;
-    let ends = event.enters("expired") || event.enters("renewed");
-    Some(match event.kind() {
-        "transition" if rises || ends || becomes_known => format!(
-            "{} {to}, {}: {}",
-            event.text("role"),
-            match event.text("cause") {
-                "" => "no cause",
-                cause => cause,
-            },
-            event.text("summary")
-        ),
-        "false_expiry" => format!("FALSE EXPIRY: {}", event.text("summary")),
-        "incident" => format!(
-            "incident {} {}: {}",
-            event.text("incident"),
-            event.text("state"),
-            event.text("summary")
-        ),
+/// What a daemon's event says, if it belongs into the timeline: in full the first time, of other
+/// leases whose course is the same only that it is.
+fn said(event: &Event, told_in_full: &mut BTreeSet<String>) -> Option<String> {
+    let (to, cause) = (event.text("to"), event.text("cause"));
+    let (kind, head, name) = match event.kind() {
+        "transition" => {
+            let rises = event.stage() > Some(Stage::Healthy) && event.text("from") != to;
+            let becomes_known = event.text("from") == to;
+            let ends = event.enters("expired") || event.enters("renewed");
+            if !(rises || becomes_known || ends) {
+                return None;
+            }
+            let head = format!("{} {to}, {cause}", event.text("role"));
+            (format!("{} {head}", event.text("lease")), head, "id")
+        }
+        "false_expiry" => ("false".to_owned(), "FALSE EXPIRY".to_owned(), "id"),
+        "incident" => {
+            let state = event.text("state");
+            let head = format!("incident {} {state}", event.text("incident"));
+            (head.clone(), head, "worst")
+        }
         _ => return None,
+    };
+    Some(if event.is("incident") || told_in_full.insert(kind) {
+        format!("{head}: {}", event.text("summary"))
+    } else {
+        format!("{head}, likewise: {}", event.text(name))
     })
 }
