@@ -19,6 +19,7 @@ use crate::{
     },
     config::{Config, LeaseEntry, Scope},
     kernel::{Kernel, Missing, Options, Report},
+    live::{self, Board},
     memory::{self, Remembered, Slate},
     netns::Netns,
     outbox::{Lost, Outbox},
@@ -56,6 +57,8 @@ pub struct Daemon {
     pub scope: Scope,
     /// What a change of the configuration needs.
     pub reloads: Reloads,
+    /// All leases as they stand.
+    pub board: Board,
 }
 
 /// What a change of the configuration needs besides the tick.
@@ -112,6 +115,7 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
+        let (live, board) = live::board(capacity);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
@@ -127,6 +131,7 @@ impl Daemon {
             helper,
             executables,
             remembered,
+            live,
             slate,
             control,
         };
@@ -150,6 +155,7 @@ impl Daemon {
             adopted,
             scope: config.scope.clone(),
             reloads: Reloads { gate, netns },
+            board,
         })
     }
 

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod failure;
 pub mod kernel;
 pub mod limits;
+pub mod live;
 pub mod log;
 pub mod memory;
 pub mod netns;

@@ -67,7 +67,11 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
 }
 
 async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
-    let prepared = prepare(&config, args.events.clone().map(Destination::from_arg))?;
+    let prepared = prepare(
+        &config,
+        &args.state_dir,
+        args.events.clone().map(Destination::from_arg),
+    )?;
     let (outbox, inbox) =
         outbox().map_err(|error| Failure::Running(format!("no outbox: {error}")))?;
     let (end, tick_ended) = oneshot::channel();
@@ -101,6 +105,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         started,
         config,
         config_file: args.config.clone(),
+        board: daemon.board.clone(),
         prepared,
         inbox,
         last_tick: Arc::clone(&control.last_ns),
