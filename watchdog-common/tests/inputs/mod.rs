@@ -96,10 +96,6 @@ impl Flow {
     }
 
     /// Of an entry that looks like this.
-    #[allow(
-        dead_code,
-        reason = "not every test has another protocol than ZooKeeper's"
-    )]
     pub fn of(self, shape: EntryShape) -> Self {
         Self { shape, ..self }
     }

@@ -14,6 +14,7 @@ pub mod event;
 pub mod faults;
 pub mod http;
 pub mod process;
+pub mod program;
 pub mod rust_client;
 pub mod transcript;
 pub mod world;
