@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod demo;
 mod faults;
+mod incident;
 mod layout;
 mod mutate;
 mod process;
@@ -51,6 +52,7 @@ enum Verb {
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
+    Incident(incident::Args),
     Starved(starved::Args),
     Mutate(mutate::Args),
 }
@@ -79,6 +81,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
         Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
+        Verb::Incident(args) => incident::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
     }
 }

@@ -9,6 +9,7 @@ mod harness;
 mod harness_itself;
 
 mod bad_input;
+mod crowd;
 mod daemon_killed;
 mod demo;
 mod exits;
@@ -18,6 +19,7 @@ mod healthy;
 mod late_start;
 mod paths;
 mod prometheus;
+mod protocols;
 mod scope;
 mod seen;
 mod server_restart;
