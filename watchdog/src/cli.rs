@@ -43,6 +43,21 @@ pub enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Send an alert that says it is a test through every alert of a configuration, and say what
+    /// came back.
+    #[command(
+        after_help = "Exit codes: 0 all took it, 1 one did not, 2 usage or configuration, or no \
+                      alert is configured."
+    )]
+    TestAlert(TestAlertArgs),
+}
+
+/// Options of `test-alert`.
+#[derive(Args, Debug)]
+pub struct TestAlertArgs {
+    /// The configuration whose alerts are tried.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
 }
 
 /// Options of `run`.

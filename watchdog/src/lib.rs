@@ -17,4 +17,5 @@ pub mod memory;
 pub mod outbox;
 pub mod run;
 pub mod sinks;
+pub mod test_alert;
 pub mod tick;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
-use watchdog::cli::{Cli, Command, RunArgs};
+use watchdog::cli::{Cli, Command, RunArgs, TestAlertArgs};
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
         Command::CheckConfig { file } => check_config(file),
+        Command::TestAlert(args) => test_alert(args, cli.verbose),
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
         Command::Demo(args) => return demo::run(args.clone()),
@@ -48,6 +49,21 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         println!("{}: {line}", file.display());
     }
     Ok(())
+}
+
+fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
+    let config = Config::load(Some(&args.config))?;
+    let _log = watchdog::log::start(verbose)
+        .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
+    let outcome = runtime.block_on(watchdog::test_alert::run(&config));
+    // Not waited for: a name's look-up may hang.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {

@@ -71,7 +71,7 @@ pub fn prepare(config: &Config, events: Option<Destination>) -> Result<Prepared,
             Some(stream)
         }
     };
-    let alerts = start_alerts(config, &metrics);
+    let alerts = Alerts::start(&config.alerts, &metrics);
     Ok(Prepared {
         metrics,
         http,
@@ -83,14 +83,6 @@ pub fn prepare(config: &Config, events: Option<Destination>) -> Result<Prepared,
 
 fn no_thread(error: &io::Error) -> Failure {
     Failure::Running(format!("a thread could not be started: {error}"))
-}
-
-fn start_alerts(config: &Config, metrics: &Metrics) -> Alerts {
-    Alerts::start(
-        &config.alerts,
-        metrics.would_page(),
-        metrics.lost(Lost::Alert),
-    )
 }
 
 /// Takes a new configuration to the tick. An error keeps the old one everywhere.
@@ -183,7 +175,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 tokio::select! {
                     read = read => match read {
                         Ok(Ok(Ok(new))) => {
-                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, &metrics) {
+                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, clock()) {
                                 tracing::error!("reload refused, the old configuration stays: {why}");
                             }
                         }
@@ -202,6 +194,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 }
             }
             _ = look.tick() => {
+                dispatch.pass(clock());
                 meter.set_limits(config.limits);
                 let exceeded = match limits::used() {
                     Ok(used) => meter.look(used, clock()),
@@ -244,7 +237,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     if inbox.drain(&mut messages) {
         dispatch.batch(&messages);
     }
-    dispatch.finish(FLUSH).await;
+    dispatch.finish(clock(), FLUSH).await;
     server.abort();
     outcome
 }
@@ -255,7 +248,7 @@ fn adopt(
     new: Config,
     reload: &mut Reload,
     dispatch: &mut Dispatch,
-    metrics: &Metrics,
+    now: Mono,
 ) -> Result<(), String> {
     if new.http_listen != config.http_listen {
         return Err(format!(
@@ -267,7 +260,7 @@ fn adopt(
     dispatch.reconfigure(&new);
     // Hooks that stay as they are keep what they know of open incidents.
     if new.alerts != config.alerts {
-        let earlier = dispatch.exchange_alerts(start_alerts(&new, metrics));
+        let earlier = dispatch.exchange_alerts(now, &new.alerts);
         // What the earlier hooks were told last is still theirs to tell.
         tokio::spawn(earlier.finish(Duration::from_secs(60)));
     }
@@ -372,7 +365,7 @@ mod tests {
                 new.clone(),
                 &mut reload,
                 &mut dispatch,
-                &prepared.metrics,
+                Mono(0),
             );
             (outcome, current.clone())
         };

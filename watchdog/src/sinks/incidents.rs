@@ -94,11 +94,30 @@ pub struct Change {
     pub stage: Stage,
 }
 
-/// An incident that was touched since the last [`Incidents::settle`].
+/// The leases of one entry in one role within an incident.
 #[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// The entry's index.
+    pub entry: u16,
+    /// The role.
+    pub role: Role,
+    /// How many.
+    pub leases: usize,
+    /// The one nearest to lapsing.
+    pub worst: LeaseId,
+    /// Its stage.
+    pub stage: Stage,
+    /// When it may lapse; `Mono(u64::MAX)` where that is not known.
+    pub floor: Mono,
+}
+
+/// An incident that was touched since the last [`Incidents::settle`].
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
     /// How it stands.
     pub change: Change,
+    /// The leases in it now, by entry and role; none: it is over.
+    pub parts: Vec<Part>,
     /// What there is to say of it, if anything (`Opened` was said by [`Incidents::step`]).
     pub say: Option<State>,
     /// Worst stage of the leases in it now; `None`: none is left.
@@ -121,6 +140,7 @@ struct Member {
     incident: IncidentId,
     id: LeaseId,
     entry: u16,
+    role: Role,
     stage: Stage,
     /// When it may lapse; `Mono(u64::MAX)` where that is not known.
     floor: Mono,
@@ -182,6 +202,7 @@ impl Incidents {
             let Some(change) = self.look(id) else {
                 continue;
             };
+            let parts = self.parts(id);
             let Some(incident) = self.open.get_mut(&id) else {
                 continue;
             };
@@ -196,6 +217,7 @@ impl Incidents {
             }
             settled.push(Settled {
                 change,
+                parts,
                 say,
                 stage_now: (!closed).then_some(change.stage),
             });
@@ -256,6 +278,7 @@ impl Incidents {
                 incident,
                 id: transition.subject.id,
                 entry: transition.subject.entry,
+                role: transition.subject.role,
                 stage,
                 floor,
             },
@@ -344,6 +367,39 @@ impl Incidents {
             incident.expired += usize::from(expired);
             self.touched.insert(member.incident);
         }
+    }
+
+    fn parts(&self, id: IncidentId) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let members = self.open.get(&id).into_iter().flat_map(|incident| {
+            incident
+                .members
+                .iter()
+                .filter_map(|handle| self.members.get(handle))
+        });
+        for member in members {
+            let same = |part: &&mut Part| part.entry == member.entry && part.role == member.role;
+            let Some(part) = parts.iter_mut().find(same) else {
+                parts.push(Part {
+                    entry: member.entry,
+                    role: member.role,
+                    leases: 1,
+                    worst: member.id,
+                    stage: member.stage,
+                    floor: member.floor,
+                });
+                continue;
+            };
+            part.leases += 1;
+            if (member.stage, std::cmp::Reverse(member.floor))
+                > (part.stage, std::cmp::Reverse(part.floor))
+            {
+                part.worst = member.id;
+                part.stage = member.stage;
+                part.floor = member.floor;
+            }
+        }
+        parts
     }
 
     /// The incident as it stands now.
