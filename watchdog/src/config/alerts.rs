@@ -7,8 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 
-use hyper::header::{HeaderName, HeaderValue};
 use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
 use watchdog_model::causes::Cause;
 use watchdog_model::leases::note::Stage;
 use watchdog_model::leases::observation::Role;
@@ -226,7 +226,11 @@ impl Url {
         // What is left to be found wrong are letters that may not stand in a URL.
         let uri: Uri = match written.parse() {
             Ok(uri) => uri,
-            Err(error) => return wrong(&format!("is not a URL ({error}); write \"http://HOST:PORT/…\"")),
+            Err(error) => {
+                return wrong(&format!(
+                    "is not a URL ({error}); write \"http://HOST:PORT/…\""
+                ));
+            }
         };
         let path = match uri.path_and_query().map(|path| path.as_str()) {
             None | Some("") => "/".to_owned(),
@@ -312,11 +316,9 @@ fn filter(keys: &Group<'_>, leases: &[LeaseEntry]) -> Filter {
         entries: keys
             .get("lease")
             .map_or_else(Vec::new, |place| place.one_or_more(entry)),
-        causes: keys
-            .get("cause")
-            .map_or_else(Vec::new, |place| {
-                place.one_or_more(|value| one_of(&causes)(value))
-            }),
+        causes: keys.get("cause").map_or_else(Vec::new, |place| {
+            place.one_or_more(|value| one_of(&causes)(value))
+        }),
     }
 }
 
@@ -355,7 +357,10 @@ fn exec_hook(place: &Place<'_>) -> Option<ExecHook> {
         "add program and arguments, like \"argv: [/path/to/page.sh]\"",
     )?;
     let items = argv_place.items();
-    let argv: Vec<String> = items.iter().filter_map(|item| item.read(argument)).collect();
+    let argv: Vec<String> = items
+        .iter()
+        .filter_map(|item| item.read(argument))
+        .collect();
     match items.first() {
         Some(program) => {
             if let Some(path) = argv.first()

@@ -7,9 +7,7 @@ use std::net::SocketAddr;
 
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
-use super::{
-    Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, units,
-};
+use super::{Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, units};
 
 /// Reads the top of the tree into the defaults.
 pub fn config(top: &Place<'_>) -> Config {

@@ -344,7 +344,8 @@ fn hooks_that_cannot_be_trusted_are_refused() {
 
 #[test]
 fn urls_are_taken_apart_and_their_mistakes_named() {
-    let url = |text: &str| Url::parse(text).map(|url| (url.host.clone(), url.port, url.path.clone()));
+    let url =
+        |text: &str| Url::parse(text).map(|url| (url.host.clone(), url.port, url.path.clone()));
     let fine = |host: &str, port, path: &str| Ok((host.to_owned(), port, path.to_owned()));
     assert_eq!(url("http://h"), fine("h", 80, "/"));
     assert_eq!(url("https://h/a?b=c"), fine("h", 443, "/a?b=c"));
@@ -382,9 +383,21 @@ fn a_full_alert_is_understood() {
     )
     .unwrap();
     let alert = &config.alerts[0];
-    assert!(alert.filter.takes_lease(0, watchdog_model::leases::observation::Role::Holder));
-    assert!(!alert.filter.takes_lease(0, watchdog_model::leases::observation::Role::Grantor));
-    assert!(!alert.filter.takes_lease(1, watchdog_model::leases::observation::Role::Holder));
+    assert!(
+        alert
+            .filter
+            .takes_lease(0, watchdog_model::leases::observation::Role::Holder)
+    );
+    assert!(
+        !alert
+            .filter
+            .takes_lease(0, watchdog_model::leases::observation::Role::Grantor)
+    );
+    assert!(
+        !alert
+            .filter
+            .takes_lease(1, watchdog_model::leases::observation::Role::Holder)
+    );
     assert_eq!(alert.filter.causes.len(), 2);
     assert_eq!(alert.to.kind(), "alertmanager");
 }

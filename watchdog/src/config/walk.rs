@@ -163,10 +163,7 @@ impl<'w> Place<'w> {
     }
 
     /// One text, or a list of them.
-    pub fn one_or_more<T>(
-        &self,
-        parser: impl Fn(&Value) -> Result<T, String>,
-    ) -> Vec<T> {
+    pub fn one_or_more<T>(&self, parser: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
         match &self.node.value {
             Value::List(items) if items.is_empty() => {
                 self.complain("is empty, so nothing would match; write one or remove the key");

@@ -96,7 +96,11 @@ impl Book {
             MORE.clone_into(&mut labels.thing);
             labels.grantor = None;
         }
-        if self.of.get(&about.incident).is_some_and(|was| *was != labels) {
+        if self
+            .of
+            .get(&about.incident)
+            .is_some_and(|was| *was != labels)
+        {
             self.leave(about.incident, now, at, about);
         }
         self.of.insert(about.incident, labels.clone());
@@ -280,7 +284,9 @@ impl Sink {
             alert.told = true;
         }
         let Err(Refusal { what, again }) = self.post.post(body).await else {
-            self.tally.sent.inc_by(std::mem::take(&mut self.book.waiting));
+            self.tally
+                .sent
+                .inc_by(std::mem::take(&mut self.book.waiting));
             if std::mem::take(&mut self.troubled) {
                 tracing::warn!("alert {}: takes alerts again", self.name);
             }

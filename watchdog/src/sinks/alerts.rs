@@ -226,9 +226,8 @@ impl Told {
     /// Looks at an open incident, or at one that is over.
     fn look(&mut self, at: Mono, id: IncidentId, open: &Open, world: &World<'_>) {
         let takes_cause = self.alert.filter.takes_cause(open.change.cause);
-        let reached = |view: Option<View>| {
-            view.filter(|view| takes_cause && view.stage >= self.alert.on)
-        };
+        let reached =
+            |view: Option<View>| view.filter(|view| takes_cause && view.stage >= self.alert.on);
         let seen = reached(open.view(&self.alert.filter, |_| true));
         if self.firing.contains_key(&id) {
             match seen {
@@ -387,8 +386,7 @@ impl Told {
         let remaining_ns = (!over && view.floor != Mono(u64::MAX))
             .then(|| i64::try_from(i128::from(view.floor.0) - i128::from(at.0)).ok())
             .flatten();
-        let newest =
-            open.and_then(|open| open.newest.get(&(view.entry, view.role)));
+        let newest = open.and_then(|open| open.newest.get(&(view.entry, view.role)));
         let renderer = world.renderer;
         let line = renderer.alert(
             at,
@@ -539,7 +537,9 @@ impl Alerts {
             });
             open.change = one.change;
             open.parts = one.parts;
-            let of_it = evidence.0.range((id, 0, Role::Holder)..=(id, u16::MAX, Role::Grantor));
+            let of_it = evidence
+                .0
+                .range((id, 0, Role::Holder)..=(id, u16::MAX, Role::Grantor));
             for ((_, entry, role), newest) in of_it {
                 open.newest.insert((*entry, *role), newest.clone());
             }

@@ -759,7 +759,9 @@ impl Renderer {
             key: alert.key,
             lease: words::entry_name(&self.entries, change.entry),
             role: words::role(alert.role),
-            remaining_ms: alert.remaining_ns.map(|left| left.div_euclid(MS.cast_signed())),
+            remaining_ms: alert
+                .remaining_ns
+                .map(|left| left.div_euclid(MS.cast_signed())),
         })
     }
 
@@ -770,7 +772,8 @@ impl Renderer {
             head: self.head(at, "mute"),
             state,
             lease,
-            until: until.map(|until| humantime::format_rfc3339_millis((self.wall)(until)).to_string()),
+            until: until
+                .map(|until| humantime::format_rfc3339_millis((self.wall)(until)).to_string()),
         })
     }
 

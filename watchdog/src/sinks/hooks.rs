@@ -140,7 +140,9 @@ pub async fn test(config: &ExecHook, tally: Tally, message: &Message) -> Result<
     }
     drop(stdin);
     match timeout(hook.limit, running.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok("read the alert and left with exit status 0".to_owned()),
+        Ok(Ok(status)) if status.success() => {
+            Ok("read the alert and left with exit status 0".to_owned())
+        }
         Ok(Ok(status)) => Err(format!("read the alert and failed ({status})")),
         Ok(Err(error)) => Err(format!("cannot be waited for: {error}")),
         Err(_) => Ok(format!(

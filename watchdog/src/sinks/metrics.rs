@@ -555,10 +555,7 @@ impl Metrics {
     /// What becomes of one alert's messages.
     pub fn alert_tally(&self, index: usize, to: &str) -> Tally {
         let index = index.to_string();
-        let result = |result| {
-            self.alerts
-                .with_label_values(&[index.as_str(), to, result])
-        };
+        let result = |result| self.alerts.with_label_values(&[index.as_str(), to, result]);
         Tally {
             sent: result("sent"),
             failed: result("failed"),
@@ -574,9 +571,7 @@ impl Metrics {
 
     /// Whether an entry is muted.
     pub fn set_muted(&self, lease: &str, muted: bool) {
-        self.muted
-            .with_label_values(&[lease])
-            .set(i64::from(muted));
+        self.muted.with_label_values(&[lease]).set(i64::from(muted));
     }
 
     /// What was lost of one kind.

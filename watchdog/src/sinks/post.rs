@@ -171,7 +171,10 @@ impl Post {
             .method(Method::POST)
             .uri(self.url.path.as_str())
             .header(HOST, self.url.authority.as_str())
-            .header(USER_AGENT, concat!("lease-watchdog/", env!("CARGO_PKG_VERSION")))
+            .header(
+                USER_AGENT,
+                concat!("lease-watchdog/", env!("CARGO_PKG_VERSION")),
+            )
             .header(CONTENT_TYPE, "application/json")
             .header(CONNECTION, "close");
         for (name, value) in &self.headers {

@@ -25,10 +25,9 @@ impl Tally {
     /// Figures that nobody sees.
     #[must_use]
     pub fn of_a_test() -> Self {
-        let [sent, failed, retries, lost] =
-            ["sent", "failed", "retries", "lost"].map(|name| {
-                IntCounter::new(name, name).expect("these are names of metrics, and a test makes them")
-            });
+        let [sent, failed, retries, lost] = ["sent", "failed", "retries", "lost"].map(|name| {
+            IntCounter::new(name, name).expect("these are names of metrics, and a test makes them")
+        });
         Self {
             sent,
             failed,

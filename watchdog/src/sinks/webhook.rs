@@ -35,7 +35,11 @@ impl Hook {
     pub fn new(config: &Webhook, name: String, tally: Tally) -> Self {
         Self {
             name,
-            post: Post::new(config.url.clone(), config.headers.clone(), config.timeout_ns),
+            post: Post::new(
+                config.url.clone(),
+                config.headers.clone(),
+                config.timeout_ns,
+            ),
             tally,
         }
     }
@@ -88,7 +92,11 @@ pub async fn run(hook: Hook, mut messages: mpsc::Receiver<Queued>) {
 /// # Errors
 /// What went wrong.
 pub async fn once(config: &Webhook, message: &Message) -> Result<String, String> {
-    let post = Post::new(config.url.clone(), config.headers.clone(), config.timeout_ns);
+    let post = Post::new(
+        config.url.clone(),
+        config.headers.clone(),
+        config.timeout_ns,
+    );
     post.known_soon().await;
     let body = Bytes::from(message.object());
     match post.post(body).await {

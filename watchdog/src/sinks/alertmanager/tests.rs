@@ -128,7 +128,10 @@ fn alerts_are_bounded_and_none_is_left_out() {
 #[test]
 fn a_test_says_so() {
     let mut book = Book::new(&config(), "n1");
-    book.take(Mono(0), &message::test(at(100), "n1", "zookeeper", Stage::Lapsed));
+    book.take(
+        Mono(0),
+        &message::test(at(100), "n1", "zookeeper", Stage::Lapsed),
+    );
     let all = body(&book);
     assert_eq!(all[0]["labels"]["alertname"], "LeaseWatchdogTest");
     assert_eq!(all[0]["labels"]["severity"], "none");

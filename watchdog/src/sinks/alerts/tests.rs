@@ -135,7 +135,12 @@ async fn an_incident_is_told_once_as_it_grows_and_when_it_is_over() {
 #[tokio::test]
 async fn a_lease_that_flaps_pages_once() {
     let (mut bench, mut messages) = Bench::with_queue(Stage::AtRisk, 8);
-    let stopped = || Sample::late(1).cause(Cause::ProcessStopped).pid(7).to(AT_RISK);
+    let stopped = || {
+        Sample::late(1)
+            .cause(Cause::ProcessStopped)
+            .pid(7)
+            .to(AT_RISK)
+    };
     for _ in 0..5 {
         bench.batch(&[stopped()]);
         bench.batch(&[renewed(1)]);
@@ -172,7 +177,10 @@ async fn an_alert_sees_only_what_its_filter_takes() {
     let (_, message) = messages.try_recv().unwrap();
     assert_eq!((message.about.leases, message.about.stage), (1, "at_risk"));
     assert_eq!(message.about.labels.role, "grantor");
-    bench.batch(&[Sample::late(3).grantor().cause(Cause::ThreadBusy).to(LAPSED)]);
+    bench.batch(&[Sample::late(3)
+        .grantor()
+        .cause(Cause::ThreadBusy)
+        .to(LAPSED)]);
     assert_eq!(said(&mut messages), [""; 0]);
 }
 
@@ -242,7 +250,7 @@ async fn a_reload_keeps_what_stays_and_tells_the_new_what_stands() {
     bench.batch(&[Sample::late(1).to(AT_RISK)]);
     let earlier = bench
         .alerts
-        .exchange(bench.now, &[stays.clone()], &bench.renderer);
+        .exchange(bench.now, std::slice::from_ref(&stays), &bench.renderer);
     assert_eq!(earlier.0.len(), 0);
     assert_eq!(said(&mut messages), ["firing 1+"]);
     let other = Alert {

@@ -305,8 +305,23 @@ async fn a_test_says_what_a_hook_did() {
         async move { test(&config, tally, &message).await }
     };
     assert!(tested("cat", false).await.is_ok());
-    assert!(tested("exit 3", false).await.unwrap_err().contains("exit status: 3"));
-    assert!(tested("cat", true).await.unwrap().contains("read the alert"));
+    assert!(
+        tested("exit 3", false)
+            .await
+            .unwrap_err()
+            .contains("exit status: 3")
+    );
+    assert!(
+        tested("cat", true)
+            .await
+            .unwrap()
+            .contains("read the alert")
+    );
     assert!(tested("exit 3", true).await.is_err());
-    assert!(tested("exec sleep 100", true).await.unwrap_err().contains("did not read"));
+    assert!(
+        tested("exec sleep 100", true)
+            .await
+            .unwrap_err()
+            .contains("did not read")
+    );
 }

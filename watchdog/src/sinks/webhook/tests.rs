@@ -115,7 +115,10 @@ async fn each_alert_is_one_post_of_one_object_in_order() {
     for (text, lease) in got.iter().zip(["a", "b"]) {
         assert!(text.starts_with("POST /path?x=1 HTTP/1.1\r\n"), "{text}");
         assert!(text.contains("x-token: secret\r\n"), "{text}");
-        assert!(text.contains("content-type: application/json\r\n"), "{text}");
+        assert!(
+            text.contains("content-type: application/json\r\n"),
+            "{text}"
+        );
         let body: serde_json::Value =
             serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!(body["lease"], lease);
@@ -151,7 +154,9 @@ async fn a_server_that_hangs_or_dawdles_is_left_after_the_limit() {
 #[tokio::test]
 async fn what_a_server_calls_our_mistake_is_not_tried_again() {
     let (got, tally) = tell(
-        &[Does::Say("HTTP/1.1 404 No\r\ncontent-length: 4\r\n\r\nnope")],
+        &[Does::Say(
+            "HTTP/1.1 404 No\r\ncontent-length: 4\r\n\r\nnope",
+        )],
         Duration::from_secs(10),
     )
     .await;
@@ -177,7 +182,10 @@ async fn names_are_looked_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (_, message) = message("a");
-    let config = config(&format!("http://localhost:{port}/"), Duration::from_secs(10));
+    let config = config(
+        &format!("http://localhost:{port}/"),
+        Duration::from_secs(10),
+    );
     let server = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         request(&mut stream).await;
