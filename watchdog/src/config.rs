@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::SECOND;
 
+use crate::collect::admission::Admission;
+
 pub use alerts::{
     Alert, Alertmanager, Destination as AlertDestination, ExecHook, Filter, Url, Webhook,
 };
@@ -39,8 +41,8 @@ pub const MAX_LEASES: usize = 64;
 pub struct Config {
     /// What to watch; never empty.
     pub leases: Vec<LeaseEntry>,
-    /// Watch only what runs under this cgroup (path from the root of the hierarchy).
-    pub scope_cgroup: String,
+    /// What of the node to watch.
+    pub scope: Scope,
     /// Thresholds of entries that have none of their own.
     pub stages: Stages,
     /// Whom to tell; empty: log-only.
@@ -49,6 +51,24 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+}
+
+/// What of the node to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Only what runs under this cgroup (path from the root of a hierarchy); `/`: everything.
+    pub cgroup: String,
+    /// Only the sockets of this network namespace: `self`, or a path to it; None: of all.
+    pub netns: Option<String>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self {
+            cgroup: "/".to_owned(),
+            netns: None,
+        }
+    }
 }
 
 /// One kind of lease.
@@ -153,7 +173,7 @@ impl Default for Config {
                 processes: Vec::new(),
                 stages,
             }],
-            scope_cgroup: "/".to_owned(),
+            scope: Scope::default(),
             stages,
             alerts: Vec::new(),
             http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
@@ -274,27 +294,6 @@ impl Config {
             .collect()
     }
 
-    /// Keys that were set and have no effect in this version, each as a line.
-    #[must_use]
-    pub fn without_effect(&self) -> Vec<String> {
-        let default = Self::default();
-        let mut lines = Vec::new();
-        for (index, entry) in self.leases.iter().enumerate() {
-            if !entry.processes.is_empty() {
-                lines.push(format!(
-                    "leases[{index}].processes: every process is watched"
-                ));
-            }
-        }
-        if self.scope_cgroup != default.scope_cgroup {
-            lines.push("scope.cgroup: the whole node is watched".to_owned());
-        }
-        lines
-            .into_iter()
-            .map(|line| format!("no effect in this version: {line}"))
-            .collect()
-    }
-
     /// Reads a text that came from `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
         let refused = |problems| ConfigErrors {
@@ -325,6 +324,13 @@ impl Config {
     #[must_use]
     pub fn entry_settings(&self) -> Vec<EntrySettings> {
         self.leases.iter().map(LeaseEntry::settings).collect()
+    }
+
+    /// Whose flows are watched, entry by entry.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        let entries = self.leases.iter().map(|entry| entry.processes.clone());
+        Admission::new(&self.scope.cgroup, entries.collect())
     }
 
     /// Every port range with the index of its entry.

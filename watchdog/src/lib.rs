@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod netns;
 pub mod outbox;
 pub mod run;
 pub mod sinks;

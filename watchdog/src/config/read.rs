@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use crate::netns::Netns;
+
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, units};
@@ -24,10 +26,11 @@ pub fn config(top: &Place<'_>) -> Config {
     if let Some(place) = keys.get("leases") {
         config.leases = leases(place, &config.stages);
     }
-    if let Some(scope) = keys.get("scope").and_then(Place::group)
-        && let Some(cgroup) = scope.read("cgroup", cgroup_path)
-    {
-        config.scope_cgroup = cgroup;
+    if let Some(scope) = keys.get("scope").and_then(Place::group) {
+        if let Some(cgroup) = scope.read("cgroup", cgroup_path) {
+            config.scope.cgroup = cgroup;
+        }
+        config.scope.netns = scope.read("netns", network_namespace);
     }
     if let Some(place) = keys.get("alerts") {
         config.alerts = alerts::read(place, &config.leases);
@@ -62,6 +65,12 @@ fn cgroup_path(value: &Value) -> Result<String, String> {
         ));
     }
     Ok(path)
+}
+
+fn network_namespace(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    Netns::open(&name)?;
+    Ok(name)
 }
 
 fn address(value: &Value) -> Result<SocketAddr, String> {

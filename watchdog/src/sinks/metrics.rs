@@ -380,6 +380,7 @@ impl Metrics {
             registry,
         };
         metrics.would_page();
+        metrics.limits(&[("cpu", 0.0), ("memory", 0.0)]);
         for what in Lost::ALL {
             metrics.lost(what);
         }
