@@ -17,6 +17,7 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::SECOND;
@@ -49,6 +50,8 @@ pub struct Config {
     pub alerts: Vec<Alert>,
     /// Where metrics and health are served.
     pub http_listen: SocketAddr,
+    /// Who else may ask, and how.
+    pub http: Http,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
 }
@@ -68,6 +71,54 @@ impl Default for Scope {
             cgroup: "/".to_owned(),
             netns: None,
         }
+    }
+}
+
+/// Who may ask besides whoever reaches the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The Unix socket.
+    pub socket: ApiSocket,
+    /// Its mode: who may connect may ask.
+    pub socket_mode: u32,
+    /// The file with the token that is asked of whoever comes by the port; None: nothing is.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where the Unix socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiSocket {
+    /// `api.sock` in the state directory.
+    InStateDir,
+    /// Nowhere.
+    Off,
+    /// At this absolute path.
+    At(PathBuf),
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            socket: ApiSocket::InStateDir,
+            // It tells no more than the port, which is open to every user of the node too.
+            socket_mode: 0o666,
+            token_file: None,
+        }
+    }
+}
+
+impl Http {
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// The file cannot be trusted or holds no token.
+    pub fn token(&self) -> Result<Option<Arc<str>>, String> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        trust::secret(path)
+            .map(|token| Some(Arc::from(token)))
+            .map_err(|what| format!("http.token_file: {} {what}", path.display()))
     }
 }
 
@@ -177,6 +228,7 @@ impl Default for Config {
             stages,
             alerts: Vec::new(),
             http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
+            http: Http::default(),
             limits: Limits {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,

@@ -19,6 +19,7 @@ use crate::{
     },
     config::{Config, LeaseEntry, Scope},
     kernel::{Kernel, Missing, Options, Report},
+    live::{self, Board},
     memory::{self, Remembered, Slate},
     netns::Netns,
     outbox::{Lost, Outbox},
@@ -52,6 +53,8 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// All leases as they stand.
+    pub board: Board,
     /// What of the node is watched.
     pub scope: Scope,
     /// What a change of the configuration needs.
@@ -110,6 +113,7 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
+        let (live, board) = live::board(capacity);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
@@ -125,6 +129,7 @@ impl Daemon {
             helper,
             executables,
             remembered,
+            live,
             slate,
             control,
         };
@@ -148,6 +153,7 @@ impl Daemon {
             adopted,
             scope: config.scope.clone(),
             reloads: Reloads { gate, netns },
+            board,
         })
     }
 

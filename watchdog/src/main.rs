@@ -12,6 +12,7 @@ use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
+use watchdog::mute;
 use watchdog::outbox::outbox;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
@@ -23,6 +24,15 @@ fn main() -> ExitCode {
         Command::Run(args) => run(args, cli.verbose),
         Command::CheckConfig { file } => check_config(file),
         Command::TestAlert(args) => test_alert(args, cli.verbose),
+        Command::Mute {
+            lease,
+            span,
+            socket,
+        } => mute::query(lease, *span).and_then(|query| mute::ask(&socket.path, "POST", &query)),
+        Command::Unmute { lease, socket } => {
+            mute::ask(&socket.path, "DELETE", &mute::unmute_query(lease))
+        }
+        Command::Mutes { socket } => mute::ask(&socket.path, "GET", ""),
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
         Command::Demo(args) => return demo::run(args.clone()),
@@ -83,7 +93,11 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
 }
 
 async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
-    let prepared = prepare(&config, args.events.clone().map(Destination::from_arg))?;
+    let prepared = prepare(
+        &config,
+        &args.state_dir,
+        args.events.clone().map(Destination::from_arg),
+    )?;
     let (outbox, inbox) =
         outbox().map_err(|error| Failure::Running(format!("no outbox: {error}")))?;
     let (end, tick_ended) = oneshot::channel();
@@ -117,6 +131,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         started,
         config,
         config_file: args.config.clone(),
+        board: daemon.board.clone(),
         prepared,
         inbox,
         last_tick: Arc::clone(&control.last_ns),

@@ -196,6 +196,17 @@ pub const KEYS: &[Key] = &[
     ),
     key("http", "group", "metrics and health"),
     key("http.listen", "address", "where"),
+    key(
+        "http.socket",
+        "path or off",
+        "the same on a Unix socket; absent: api.sock in the state directory",
+    ),
+    key("http.socket_mode", "mode", "who may connect to it"),
+    key(
+        "http.token_file",
+        "path",
+        "a file with the token to be shown at the port",
+    ),
     key("recorder", "group", "not supported yet"),
     key("limits", "group", "own cost beyond which the daemon leaves"),
     key("limits.cpu", "share", "of one core"),

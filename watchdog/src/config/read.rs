@@ -9,7 +9,9 @@ use crate::netns::Netns;
 
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
-use super::{Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, units};
+use super::{
+    ApiSocket, Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, trust, units,
+};
 
 /// Reads the top of the tree into the defaults.
 pub fn config(top: &Place<'_>) -> Config {
@@ -35,10 +37,17 @@ pub fn config(top: &Place<'_>) -> Config {
     if let Some(place) = keys.get("alerts") {
         config.alerts = alerts::read(place, &config.leases);
     }
-    if let Some(http) = keys.get("http").and_then(Place::group)
-        && let Some(listen) = http.read("listen", address)
-    {
-        config.http_listen = listen;
+    if let Some(http) = keys.get("http").and_then(Place::group) {
+        if let Some(listen) = http.read("listen", address) {
+            config.http_listen = listen;
+        }
+        if let Some(socket) = http.read("socket", api_socket) {
+            config.http.socket = socket;
+        }
+        if let Some(mode) = http.read("socket_mode", file_mode) {
+            config.http.socket_mode = mode;
+        }
+        config.http.token_file = http.read("token_file", token_file);
     }
     if let Some(place) = keys.get("recorder") {
         place.complain("not supported yet; remove the key");
@@ -71,6 +80,34 @@ fn network_namespace(value: &Value) -> Result<String, String> {
     let name = text(value)?;
     Netns::open(&name)?;
     Ok(name)
+}
+
+fn api_socket(value: &Value) -> Result<ApiSocket, String> {
+    // YAML takes an unquoted off for false.
+    if *value == Value::Bool(false) {
+        return Ok(ApiSocket::Off);
+    }
+    match text(value)?.as_str() {
+        "off" => Ok(ApiSocket::Off),
+        path if path.starts_with('/') => Ok(ApiSocket::At(path.into())),
+        other => Err(format!(
+            "{other:?} is neither an absolute path nor off; write \"/run/lease-watchdog/api.sock\""
+        )),
+    }
+}
+
+fn file_mode(value: &Value) -> Result<u32, String> {
+    let written = text(value)?;
+    u32::from_str_radix(&written, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777 && written.len() >= 3)
+        .ok_or_else(|| format!("{written:?} is no file mode; write it in quotes, like \"0660\""))
+}
+
+fn token_file(value: &Value) -> Result<std::path::PathBuf, String> {
+    let path = std::path::PathBuf::from(text(value)?);
+    trust::secret(&path)?;
+    Ok(path)
 }
 
 fn address(value: &Value) -> Result<SocketAddr, String> {

@@ -483,20 +483,24 @@ pub fn node_name() -> String {
 }
 
 impl Alerts {
-    /// Starts the sinks' tasks, and the hooks that are kept. Must be called inside a tokio runtime.
+    /// Starts the sinks' tasks, and the hooks that are kept; what was muted stays so. Must be called
+    /// inside a tokio runtime.
     #[must_use]
-    pub fn start(alerts: &[Alert], metrics: &Arc<Metrics>) -> Self {
+    pub fn start(alerts: &[Alert], mutes: Mutes, metrics: &Arc<Metrics>) -> Self {
         let node = node_name();
         let told = alerts
             .iter()
             .enumerate()
             .map(|(index, alert)| Told::start(index, alert, &node, metrics))
             .collect();
+        for (lease, _) in mutes.all() {
+            metrics.set_muted(lease, true);
+        }
         Self {
             told,
             open: BTreeMap::new(),
             would_page: BTreeMap::new(),
-            mutes: Mutes::default(),
+            mutes,
             node,
             metrics: Arc::clone(metrics),
         }

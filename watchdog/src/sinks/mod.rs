@@ -3,6 +3,7 @@
 
 pub mod alertmanager;
 pub mod alerts;
+pub mod api;
 pub mod dispatch;
 pub mod events;
 pub mod hooks;
@@ -12,7 +13,7 @@ pub mod metrics;
 pub mod mutes;
 mod post;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod stream;
 pub mod tally;
 pub mod webhook;

@@ -38,6 +38,7 @@ use crate::{
         helper::Helper,
     },
     kernel::{Kernel, state::State},
+    live::Publisher,
     memory,
     outbox::{Message, Outbox, Stamped},
 };
@@ -186,6 +187,8 @@ pub struct Tick<G> {
     pub executables: Executables,
     /// What an earlier run knew of the flows.
     pub remembered: memory::Remembered,
+    /// Where all leases are shown.
+    pub live: Publisher,
     /// Where what a later run should know is left.
     pub slate: memory::Slate,
     /// Stop, pulse, reload.
@@ -219,6 +222,7 @@ impl<G: Gauges + 'static> Tick<G> {
         let mut threads = ThreadTable::new();
         let mut due = clock();
         let mut gauges_due = due;
+        let mut rested = due;
         while !self.control.stop.load(Ordering::Relaxed) {
             let now = clock();
             let late_ns = now.since(due);
@@ -240,13 +244,15 @@ impl<G: Gauges + 'static> Tick<G> {
             if let Some(found) = self.control.found.pop() {
                 self.adopt(&found);
             }
-            self.look(&mut flows, &mut threads, now);
+            let said = self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
-            if now >= gauges_due {
+            // Whoever hears of a change finds it on the sheet, unless that would cost too much.
+            if now >= gauges_due || said && now >= rested {
                 let begun = clock();
                 self.figures(&flows, &threads, now);
                 let took_ns = clock().since(begun);
-                gauges_due = now.plus(GAUGES_EVERY_NS.max(took_ns.saturating_mul(GAUGES_REST)));
+                rested = now.plus(took_ns.saturating_mul(GAUGES_REST));
+                gauges_due = rested.max(now.plus(GAUGES_EVERY_NS));
             }
             due = due.plus(PERIOD_NS).max(now);
             sleep_until(due);
@@ -274,10 +280,12 @@ impl<G: Gauges + 'static> Tick<G> {
         }
     }
 
-    /// One look at everything that may have changed.
-    fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) {
+    /// One look at everything that may have changed. Whether there was something to say.
+    fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) -> bool {
         let outbox = self.outbox.clone();
+        let mut said = false;
         let mut say = |note: Note| {
+            said = true;
             outbox.send(Stamped {
                 at: now,
                 message: Message::Note(note),
@@ -339,12 +347,19 @@ impl<G: Gauges + 'static> Tick<G> {
             threads.sweep(state, now);
         }
         self.book.advance(now, &mut say);
+        said
     }
 
     fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
         let losses = self.state().map(State::losses).unwrap_or_default();
+        let mut sheet = self.live.begin();
+        let note = |lease: &LeaseView| {
+            if let Some(sheet) = &mut sheet {
+                sheet.push(lease);
+            }
+        };
         self.gauges.snapshot(&mut Snapshot {
-            leases: &mut self.book.leases(now),
+            leases: &mut self.book.leases(now).inspect(note),
             slots: self.state().map_or(0, |state| state.flows.len()),
             flows,
             losses,
@@ -352,6 +367,9 @@ impl<G: Gauges + 'static> Tick<G> {
             threads_refused: threads.refused(),
             leases_refused: self.book.refused(),
         });
+        if let Some(sheet) = sheet {
+            self.live.publish(sheet, now);
+        }
         self.slate.leave(flows, &self.book, now);
     }
 

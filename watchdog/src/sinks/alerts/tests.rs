@@ -23,7 +23,7 @@ impl Bench {
         let metrics = Arc::new(Metrics::new(&["zookeeper".to_owned()]).unwrap());
         Self {
             incidents: Incidents::default(),
-            alerts: Alerts::start(&[], &metrics),
+            alerts: Alerts::start(&[], Mutes::default(), &metrics),
             renderer: Renderer::in_test(),
             metrics,
             now: Mono(0),
