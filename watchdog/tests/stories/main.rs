@@ -8,6 +8,7 @@
 mod harness;
 mod harness_itself;
 
+mod alerting;
 mod bad_input;
 mod daemon_killed;
 mod demo;
@@ -21,4 +22,5 @@ mod prometheus;
 mod scope;
 mod seen;
 mod server_restart;
+mod storm;
 mod thawed_client;
