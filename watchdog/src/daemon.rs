@@ -142,6 +142,12 @@ impl Daemon {
                 false
             }
         };
+        // What goes wrong on the way of an alert must not be the disk.
+        if !config.alerts.is_empty()
+            && let Err(error) = realtime::load_code()
+        {
+            tracing::warn!(%error, "code not loaded: an alert may wait for the disk");
+        }
         let real_time = realtime::can();
         if !real_time {
             tracing::warn!("no real-time priority for the tick; nice -20 instead");

@@ -8,6 +8,7 @@
 mod harness;
 mod harness_itself;
 
+mod alerting;
 mod bad_input;
 mod crowd;
 mod daemon_killed;
@@ -23,4 +24,5 @@ mod protocols;
 mod scope;
 mod seen;
 mod server_restart;
+mod storm;
 mod thawed_client;
