@@ -4,7 +4,7 @@
 //! mistake in it at once, each with file, line, key path and mend. Never: a value used before all
 //! of it was found right; a key ignored.
 
-mod keys;
+pub mod keys;
 mod read;
 mod tree;
 mod trust;
@@ -51,6 +51,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+    /// Whether what the kernel programs cost is counted for a second a minute.
+    pub probe_cost: bool,
 }
 
 /// One kind of lease.
@@ -183,6 +185,7 @@ impl Default for Config {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
             },
+            probe_cost: false,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         cgroups::Mounts, executables::Executables, existing, helper::Helper, look::Surroundings,
     },
     config::Config,
-    kernel::{Kernel, Missing, Options, Report},
+    kernel::{Kernel, Missing, Options, Report, self_cost::Programs},
     memory::{self, Remembered, Slate},
     outbox::{Lost, Outbox},
     sinks::{
@@ -46,6 +46,8 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// The loaded programs, for [`probe_cost`](crate::collect::probe_cost); None: none.
+    pub programs: Option<Programs>,
 }
 
 impl Daemon {
@@ -76,6 +78,7 @@ impl Daemon {
             .as_ref()
             .map(|kernel| kernel.report.clone())
             .unwrap_or_default();
+        let programs = kernel.as_ref().map(Kernel::programs);
         let helper = kernel.as_mut().and_then(|kernel| {
             let around = Surroundings {
                 mounts: Mounts::find(),
@@ -122,6 +125,7 @@ impl Daemon {
             memory_locked,
             real_time,
             adopted,
+            programs,
         })
     }
 
@@ -167,6 +171,8 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
         thread: metrics.lost(Lost::Thread),
         lease: metrics.lost(Lost::Lease),
         segment: metrics.lost(Lost::Segment),
+        request: metrics.lost(Lost::Request),
+        question: metrics.lost(Lost::Question),
     };
     MetricGauges::new(metrics.tick(&config.entry_names()), lost)
 }
@@ -192,6 +198,9 @@ pub fn reload(
                 entry.name
             ));
         }
+    }
+    if new.probe_cost != old.probe_cost {
+        return Err("limits.probe_cost cannot change while running; restart the daemon".to_owned());
     }
     control.reload.push(tick::Reload {
         entries: new.entry_settings(),

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
-use watchdog::cli::{Cli, Command, RunArgs};
+use watchdog::cli::{Cli, Command, Reference, RunArgs};
+use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
 use watchdog::outbox::outbox;
+use watchdog::reference;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
 use watchdog::tick::{self, Control};
@@ -22,6 +24,10 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
         Command::CheckConfig { file } => check_config(file),
+        Command::Reference { of } => {
+            print!("{}", page(*of));
+            Ok(())
+        }
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
         Command::Demo(args) => return demo::run(args.clone()),
@@ -33,6 +39,13 @@ fn main() -> ExitCode {
             eprintln!("{failure}");
             ExitCode::from(&failure)
         }
+    }
+}
+
+fn page(of: Reference) -> String {
+    match of {
+        Reference::Metrics => reference::of_metrics(),
+        Reference::Config => reference::of_config(),
     }
 }
 
@@ -89,7 +102,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
-    let daemon = Daemon::start(
+    let mut daemon = Daemon::start(
         &config,
         &wishes,
         outbox,
@@ -99,6 +112,9 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         move || drop(end.send(Ok(()))),
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
+    if let Some(programs) = daemon.programs.take().filter(|_| config.probe_cost) {
+        probe_cost::start(programs, Arc::clone(&metrics));
+    }
     let mut in_force = config.clone();
     serve(Inputs {
         started: daemon.describe(prepared.http_address()),

@@ -7,6 +7,7 @@ mod apt;
 mod bench;
 mod build;
 mod demo;
+mod docs;
 mod faults;
 mod layout;
 mod mutate;
@@ -48,6 +49,7 @@ enum Verb {
     Setup(setup::Args),
     Build(build::Args),
     Demo(demo::Args),
+    Docs(docs::Args),
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
@@ -75,6 +77,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Setup(args) => setup::run(&layout, cli.bpf_toolchain, args),
         Verb::Build(args) => build::run(&layout, cli.bpf_toolchain, args),
         Verb::Demo(args) => demo::run(&layout, cli.bpf_toolchain, args),
+        Verb::Docs(args) => docs::run(&layout, cli.bpf_toolchain, args),
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),

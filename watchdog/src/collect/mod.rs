@@ -6,6 +6,7 @@ pub mod executables;
 pub mod existing;
 pub mod helper;
 pub mod look;
+pub mod probe_cost;
 pub mod proc;
 pub mod sockets;
 pub mod waits;

@@ -108,6 +108,10 @@ pub struct Snapshot<'a> {
     pub flows: &'a FlowTable,
     /// What the kernel programs could not do.
     pub losses: watchdog_common::layout::Losses,
+    /// Waits that are over.
+    pub waits: watchdog_common::layout::Waits,
+    /// Questions about late leases that were not answered for want of room.
+    pub questions_lost: u64,
     /// Threads watched.
     pub threads: usize,
     /// Threads that found no slot.
@@ -308,11 +312,14 @@ impl<G: Gauges + 'static> Tick<G> {
 
     fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
         let losses = self.state().map(State::losses).unwrap_or_default();
+        let waits = self.state().map(State::waits).unwrap_or_default();
         self.gauges.snapshot(&mut Snapshot {
             leases: &mut self.book.leases(now),
             slots: self.state().map_or(0, |state| state.flows.len()),
             flows,
             losses,
+            waits,
+            questions_lost: self.helper.as_ref().map_or(0, Helper::lost),
             threads: threads.watched(),
             threads_refused: threads.refused(),
             leases_refused: self.book.refused(),

@@ -10,6 +10,7 @@ mod harness_itself;
 
 mod bad_input;
 mod daemon_killed;
+mod dashboards;
 mod demo;
 mod exits;
 mod frozen_client;

@@ -13,6 +13,7 @@ pub mod event;
 pub mod faults;
 pub mod http;
 pub mod process;
+pub mod prometheus;
 pub mod rust_client;
 pub mod transcript;
 pub mod world;
