@@ -24,16 +24,19 @@ use crate::{
         self, Control, Tick,
         gauges::{LostHandles, MetricGauges},
         realtime,
+        service::Service,
     },
 };
 
-/// What the command line wishes.
-#[derive(Clone, Debug)]
+/// What the command line and the environment wish.
+#[derive(Debug)]
 pub struct Wishes {
     /// How to load the kernel programs; None: not at all.
     pub kernel: Option<Options>,
     /// Where what is known of flows is kept.
     pub state_dir: PathBuf,
+    /// Who is told that the tick runs.
+    pub service: Service,
 }
 
 /// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
@@ -105,6 +108,7 @@ impl Daemon {
             executables: Executables::start(),
             remembered,
             slate,
+            service: wishes.service.another(),
             control,
         };
         let memory_locked = match realtime::lock_memory() {

@@ -17,6 +17,7 @@ use watchdog::outbox::outbox;
 use watchdog::reference;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
+use watchdog::tick::service::Service;
 use watchdog::tick::{self, Control};
 
 fn main() -> ExitCode {
@@ -99,6 +100,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             only: None,
         }),
         state_dir: args.state_dir.clone(),
+        service: Service::from_environment(),
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
@@ -116,7 +118,8 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         probe_cost::start(programs, Arc::clone(&metrics));
     }
     let mut in_force = config.clone();
-    serve(Inputs {
+    wishes.service.ready();
+    let ended = serve(Inputs {
         started: daemon.describe(prepared.http_address()),
         config,
         config_file: args.config.clone(),
@@ -132,5 +135,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             Ok(())
         }),
     })
-    .await
+    .await;
+    wishes.service.stopping();
+    ended
 }

@@ -10,6 +10,7 @@ pub mod flows;
 pub mod gauges;
 mod pause;
 pub mod realtime;
+pub mod service;
 pub mod threads;
 
 use std::{
@@ -180,6 +181,8 @@ pub struct Tick<G> {
     pub remembered: memory::Remembered,
     /// Where what a later run should know is left.
     pub slate: memory::Slate,
+    /// Who is told that it runs.
+    pub service: service::Service,
     /// Stop, pulse, reload.
     pub control: Control<G>,
 }
@@ -231,6 +234,7 @@ impl<G: Gauges + 'static> Tick<G> {
             }
             self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
+            self.service.feed(now);
             if now >= gauges_due {
                 let begun = clock();
                 self.figures(&flows, &threads, now);
