@@ -11,6 +11,7 @@ mod docs;
 mod faults;
 mod layout;
 mod mutate;
+mod package;
 mod process;
 mod setup;
 mod starved;
@@ -55,6 +56,7 @@ enum Verb {
     Faults(faults::Args),
     Starved(starved::Args),
     Mutate(mutate::Args),
+    Package(package::Args),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +85,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
         Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
+        Verb::Package(args) => package::run(&layout, cli.bpf_toolchain, args),
     }
 }
 

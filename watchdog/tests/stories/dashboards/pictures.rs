@@ -4,7 +4,7 @@
 //! Never: a figure that was not measured.
 
 use super::{filled, queries};
-use crate::harness::prometheus::{Prometheus, Series};
+use crate::harness::prometheus::Prometheus;
 use plotters::prelude::*;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -32,15 +32,8 @@ pub fn draw(folder: &Path, prometheus: &Prometheus, from: f64, to: f64) {
          --pictures`. Time runs in seconds.\n",
     );
     for (file, title) in PANELS {
-        let place = format!("{file}: {title}: ");
-        let mut series = Series::new();
-        for query in queries::of_dashboards() {
-            if query.place.starts_with(&place) {
-                let answer = prometheus.ask_range(&filled(&query), from, to);
-                series.extend(answer.expect("an answer"));
-            }
-        }
-        assert!(!series.is_empty(), "{place}nothing to draw");
+        let lines = lines(file, title, prometheus, from, to);
+        assert!(!lines.is_empty(), "{file}: {title}: nothing to draw");
         let name = format!(
             "{}-{}.svg",
             file.trim_end_matches(".json"),
@@ -48,22 +41,43 @@ pub fn draw(folder: &Path, prometheus: &Prometheus, from: f64, to: f64) {
                 .to_lowercase()
                 .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
         );
-        picture(&folder.join(&name), title, &series, from, to)
+        picture(&folder.join(&name), title, &lines, to - from)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         write!(page, "\n## {title}\n\n![{title}]({name})\n").expect("a string takes everything");
     }
     fs::write(folder.join("README.md"), page).expect("the page can be written");
 }
 
-fn picture(
-    file: &Path,
-    title: &str,
-    series: &Series,
-    from: f64,
-    to: f64,
-) -> Result<(), Box<dyn Error>> {
-    let samples = || series.iter().flat_map(|(_, samples)| samples);
-    let finite = || samples().map(|(_, value)| *value).filter(|v| v.is_finite());
+/// A name for the legend, and points in seconds since the beginning.
+type Line = (String, Vec<(f64, f64)>);
+
+/// What a panel's queries say, named as the panel names it.
+fn lines(file: &str, title: &str, prometheus: &Prometheus, from: f64, to: f64) -> Vec<Line> {
+    let dashboards = queries::dashboards();
+    let (_, dashboard) = dashboards
+        .iter()
+        .find(|(name, _)| name == file)
+        .expect("a dashboard");
+    let panel = queries::panels(dashboard)
+        .find(|panel| panel["title"] == title)
+        .expect("a panel");
+    let mut lines = Vec::new();
+    for target in panel["targets"].as_array().expect("targets") {
+        let query = filled(target["expr"].as_str().expect("a query"));
+        for (labels, samples) in prometheus.ask_range(&query, from, to).expect("an answer") {
+            let finite = samples.into_iter().filter(|(_, value)| value.is_finite());
+            let points: Vec<_> = finite.map(|(at, value)| (at - from, value)).collect();
+            if !points.is_empty() {
+                lines.push((named(&target["legendFormat"], &labels), points));
+            }
+        }
+    }
+    lines
+}
+
+fn picture(file: &Path, title: &str, lines: &[Line], span: f64) -> Result<(), Box<dyn Error>> {
+    let values = lines.iter().flat_map(|(_, points)| points);
+    let finite = || values.clone().map(|(_, value)| *value);
     let low = finite().fold(0.0_f64, f64::min);
     let high = finite().fold(low + 1e-6, f64::max);
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
@@ -73,20 +87,19 @@ fn picture(
         .margin(10)
         .x_label_area_size(28)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.0..to - from, low..high * 1.05)?;
+        .build_cartesian_2d(0.0..span, low..high * 1.05)?;
     chart.configure_mesh().light_line_style(WHITE).draw()?;
-    for (at, (labels, samples)) in series.iter().enumerate() {
+    for (at, (name, points)) in lines.iter().enumerate() {
         let colour = Palette99::pick(at).to_rgba();
-        let points = samples.iter().filter(|(_, value)| value.is_finite());
-        let points = points.map(|(at, value)| (at - from, *value));
+        let points = points.iter().copied();
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(legend(labels))
+            .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], colour.stroke_width(2)));
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.2))
         .draw()?;
@@ -94,16 +107,15 @@ fn picture(
     Ok(())
 }
 
-/// Labels but for the node's, which is this one's.
-fn legend(labels: &serde_json::Value) -> String {
-    let labels = labels.as_object().into_iter().flatten();
-    let words: Vec<&str> = labels
-        .filter(|(name, _)| !["instance", "job", "__name__"].contains(&name.as_str()))
-        .filter_map(|(_, value)| value.as_str())
-        .collect();
-    if words.is_empty() {
-        "this node".to_owned()
-    } else {
-        words.join(" ")
+/// A legend with its labels filled in; the node is this one.
+fn named(format: &serde_json::Value, labels: &serde_json::Value) -> String {
+    let mut name = format.as_str().unwrap_or_default().to_owned();
+    for (label, value) in labels.as_object().into_iter().flatten() {
+        let value = match label.as_str() {
+            "instance" => "node",
+            _ => value.as_str().unwrap_or_default(),
+        };
+        name = name.replace(&format!("{{{{{label}}}}}"), value);
     }
+    name
 }
