@@ -41,6 +41,36 @@ pub const KEYS: &[Key] = &[
         "which end of the exchange renews",
     ),
     key(
+        "leases[].hold",
+        "duration",
+        "how long a reply is held back; learned if absent",
+    ),
+    key(
+        "leases[].signature",
+        "group",
+        "tells renewals from other requests (request_reply)",
+    ),
+    key("leases[].signature.offset", "number", "where in a request"),
+    key("leases[].signature.mask", "hex", "which bits count"),
+    key("leases[].signature.bytes", "hex", "what they are"),
+    key(
+        "leases[].frame",
+        "group",
+        "where a message says its length (request_reply)",
+    ),
+    key(
+        "leases[].frame.length_offset",
+        "number",
+        "where in a message the length field begins",
+    ),
+    key("leases[].frame.length_bytes", "number", "its width, 1 to 4"),
+    key("leases[].frame.endian", "big | little", "its byte order"),
+    key(
+        "leases[].frame.adjust",
+        "number",
+        "added to the field's value: the whole message's length",
+    ),
+    key(
         "leases[].role",
         "holder | grantor | both",
         "which ends to watch",
@@ -93,6 +123,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("scope", "group", "where to look"),
     key("scope.cgroup", "path", "only what runs under it"),
+    key(
+        "scope.netns",
+        "path | self",
+        "only the sockets of this network namespace; all if absent",
+    ),
     key("stages", "group", "thresholds of all entries"),
     key(
         "stages.margin",
@@ -147,6 +182,17 @@ pub const KEYS: &[Key] = &[
     key("alerts[].alertmanager", "group", "not supported yet"),
     key("http", "group", "metrics and health"),
     key("http.listen", "address", "where"),
+    key(
+        "http.socket",
+        "path or off",
+        "the same on a Unix socket; absent: api.sock in the state directory",
+    ),
+    key("http.socket_mode", "mode", "who may connect to it"),
+    key(
+        "http.token_file",
+        "path",
+        "a file with the token to be shown at the port",
+    ),
     key("recorder", "group", "not supported yet"),
     key("limits", "group", "own cost beyond which the daemon leaves"),
     key("limits.cpu", "share", "of one core"),

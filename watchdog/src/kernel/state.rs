@@ -16,8 +16,9 @@ use aya::{
     maps::{HashMap, Map, MapData, SkStorage, Stack},
 };
 use watchdog_common::layout::{
-    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, FlowSlot, Losses, PortTable, Reads, SLOT_FREE,
-    SlotRef, THREADS, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits, Writes, device_place,
+    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, ENTRIES, EntryShape, FlowSlot, Losses, PortTable,
+    Reads, SLOT_FREE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
+    Writes, device_place,
 };
 
 use super::Missing;
@@ -161,6 +162,7 @@ pub struct State {
     /// Thread slots.
     pub threads: Mapped<ThreadSlot>,
     ports: Mapped<PortTable>,
+    shapes: Mapped<ShapeTable>,
     thread_bits: Mapped<ThreadBits>,
     losses: Mapped<Losses>,
     waits: Mapped<Waits>,
@@ -168,6 +170,8 @@ pub struct State {
     free: Stack<MapData, u32>,
     thread_slots: HashMap<MapData, u32, u32>,
     sockets: SkStorage<MapData, u64>,
+    /// One more than the highest slot that the daemon has taken itself.
+    own_high_water: usize,
 }
 
 impl State {
@@ -176,6 +180,7 @@ impl State {
             flows: array(programs, "FLOWS", flows as usize)?,
             threads: array(programs, "THREADS", THREADS)?,
             ports: array(programs, "PORTS", 1)?,
+            shapes: array(programs, "SHAPES", 1)?,
             thread_bits: array(programs, "THREAD_BITS", 1)?,
             losses: array(programs, "LOSSES", 1)?,
             waits: array(programs, "WAITS", WAIT_SHARDS)?,
@@ -183,6 +188,7 @@ impl State {
             free: take(programs, "FREE")?,
             thread_slots: take(programs, "THREAD_SLOTS")?,
             sockets: take(programs, "SOCKETS")?,
+            own_high_water: 0,
         };
         state.stocked(flows)
     }
@@ -202,6 +208,15 @@ impl State {
         if let Some(ports) = self.ports.at(0) {
             // SAFETY: a byte for each port; the programs read single bytes.
             unsafe { (&raw mut (*ports).entry_of).write_volatile(*table) };
+        }
+    }
+
+    /// How the config entries' streams look. To be called before the ports that lead to them are
+    /// watched.
+    pub fn describe_entries(&self, shapes: &[EntryShape; ENTRIES]) {
+        if let Some(table) = self.shapes.at(0) {
+            // SAFETY: room for all entries. An entry's shape never changes while its port is watched.
+            unsafe { (&raw mut (*table).shapes).write_volatile(*shapes) };
         }
     }
 
@@ -258,22 +273,20 @@ impl State {
         self.free.push(number, 0).is_ok()
     }
 
-    /// Raises the mark below which slots are looked at. Only before the tick runs: later the kernel
-    /// programs raise it.
-    pub fn raise_high_water(&self, index: usize) {
-        if let Some(losses) = self.losses.at(0) {
-            // SAFETY: one word; the programs only ever raise it too.
-            unsafe {
-                let mark = &raw mut (*losses).high_water;
-                mark.write_volatile(mark.read_volatile().max(index as u64 + 1));
-            }
-        }
+    /// No slot from here on has ever been in use, but for some that two CPUs take just now.
+    #[must_use]
+    pub fn high_water(&self) -> usize {
+        usize::try_from(self.losses().high_water)
+            .unwrap_or(usize::MAX)
+            .max(self.own_high_water)
     }
 
     /// Takes a free slot for a socket that the daemon found itself.
     pub fn take_flow(&mut self) -> Option<usize> {
         let index = self.free.pop(0).ok()? as usize;
         self.flows.ensure(index + 1).ok()?;
+        // The kernel programs' own mark is theirs to write.
+        self.own_high_water = self.own_high_water.max(index + 1);
         Some(index)
     }
 

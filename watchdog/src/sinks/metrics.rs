@@ -420,6 +420,7 @@ impl Metrics {
             registry,
         };
         metrics.would_page();
+        metrics.limits(&[("cpu", 0.0), ("memory", 0.0)]);
         for what in Lost::ALL {
             metrics.lost(what);
         }
@@ -602,6 +603,38 @@ impl Metrics {
                 .inc_by(cost.time.as_secs_f64());
         }
         self.probe_sampled.inc_by(sampled.as_secs_f64());
+    }
+
+    /// Flows of all entries: followed, not followed now, of which only bytes can be seen.
+    #[must_use]
+    pub fn flows(&self, entries: &[String]) -> [i64; 3] {
+        FLOW_STATES.map(|state| {
+            entries
+                .iter()
+                .map(|entry| self.flows.with_label_values(&[entry.as_str(), state]).get())
+                .sum()
+        })
+    }
+
+    /// Places for flows: taken, free.
+    #[must_use]
+    pub fn slots(&self) -> [i64; 2] {
+        SLOT_STATES.map(|state| self.slots.with_label_values(&[state]).get())
+    }
+
+    /// How late the tick ran on average, microseconds.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a mean of lateness is neither negative nor of centuries"
+    )]
+    pub fn tick_late_mean_us(&self) -> u64 {
+        let none: [&str; 0] = [];
+        let late = self.tick_late.with_label_values(&none);
+        let count = late.get_sample_count().max(1) as f64;
+        (late.get_sample_sum() * 1e6 / count) as u64
     }
 
     /// What was lost of one kind.

@@ -249,6 +249,7 @@ pub fn measure(empty: &Path, rounds: usize) -> Result<(f64, f64)> {
         btf: "/sys/kernel/btf/vmlinux".into(),
         cgroup_root: None,
         flows: u32::try_from(FLOWS)?,
+        netns: None,
         only: None,
     };
     let btf = Btf::from_sys_fs()?;
