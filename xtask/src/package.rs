@@ -50,7 +50,7 @@ pub fn make(layout: &Layout, toolchain: &Toolchain) -> Result<PathBuf> {
     let mut pack = program(packer);
     pack.current_dir(layout.root().join("watchdog"))
         .env("CARGO_TARGET_DIR", layout.target())
-        .args(["deb", "--no-build", "--output"])
+        .args(["deb", "--no-build", "--strip", "--output"])
         .arg(&package);
     run_child(&mut pack).context("packing")?;
     Ok(package)
