@@ -6,7 +6,7 @@
 
 mod alerts;
 mod exchange;
-mod keys;
+pub mod keys;
 mod read;
 mod tree;
 mod trust;
@@ -57,6 +57,8 @@ pub struct Config {
     pub http: Http,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+    /// Whether what the kernel programs cost is counted for a second a minute.
+    pub probe_cost: bool,
 }
 
 /// What of the node to watch.
@@ -239,6 +241,7 @@ impl Default for Config {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
             },
+            probe_cost: false,
         }
     }
 }

@@ -241,6 +241,11 @@ pub const KEYS: &[Key] = &[
     key("limits", "group", "own cost beyond which the daemon leaves"),
     key("limits.cpu", "share", "of one core"),
     key("limits.memory", "size", "resident"),
+    key(
+        "limits.probe_cost",
+        "bool",
+        "count what each kernel program costs, one second a minute; needs CAP_SYS_ADMIN",
+    ),
 ];
 
 /// Names of the keys directly under a place ("" is the top).

@@ -60,6 +60,9 @@ pub fn config(top: &Place<'_>) -> Config {
         if let Some(memory) = limits.read("memory", units::size) {
             config.limits.memory_bytes = memory;
         }
+        if let Some(count) = limits.read("probe_cost", flag) {
+            config.probe_cost = count;
+        }
     }
     config
 }

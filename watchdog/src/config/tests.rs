@@ -49,7 +49,7 @@ fn a_full_entry_is_understood() {
 scope: { cgroup: /kubepods, netns: self }
 stages: { jeopardy: 70%, margin: 500ms }
 http: { listen: \"[::1]:0\" }
-limits: { cpu: 10%, memory: 1GiB }
+limits: { cpu: 10%, memory: 1GiB, probe_cost: true }
 ",
     )
     .unwrap();
@@ -74,6 +74,7 @@ limits: { cpu: 10%, memory: 1GiB }
     assert_eq!(config.scope.cgroup, "/kubepods");
     assert_eq!(config.scope.netns.as_deref(), Some("self"));
     assert_eq!(config.limits.memory_bytes, 1 << 30);
+    assert!(config.probe_cost);
     assert_eq!(config.http_listen.port(), 0);
 }
 

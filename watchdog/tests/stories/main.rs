@@ -12,6 +12,7 @@ mod alerting;
 mod bad_input;
 mod crowd;
 mod daemon_killed;
+mod dashboards;
 mod demo;
 mod exits;
 mod frozen_client;
