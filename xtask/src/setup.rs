@@ -40,6 +40,9 @@ const TEST_SOFTWARE: &[Package] = &[
     // What reads the metrics and takes the alerts.
     Package::any("prometheus"),
     Package::any("prometheus-alertmanager"),
+    // What looks at the status page, and at the terminal view.
+    Package::any("chromium"),
+    Package::any("tmux"),
     // Broken networks and hung disks.
     Package::any("iproute2"),
     Package::any("nftables"),
