@@ -22,6 +22,8 @@ use watchdog_model::leases::note::Stage;
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::{SECOND, secs};
 
+use crate::collect::admission::Admission;
+
 pub use keys::KEYS;
 pub use walk::Problem;
 
@@ -42,8 +44,8 @@ const MAX_HOOK_TIMEOUT_NS: u64 = secs(60);
 pub struct Config {
     /// What to watch; never empty.
     pub leases: Vec<LeaseEntry>,
-    /// Watch only what runs under this cgroup (path from the root of the hierarchy).
-    pub scope_cgroup: String,
+    /// What of the node to watch.
+    pub scope: Scope,
     /// Thresholds of entries that have none of their own.
     pub stages: Stages,
     /// Whom to tell; empty: log-only.
@@ -85,6 +87,24 @@ impl Default for Http {
             // It tells no more than the port, which is open to every user of the node too.
             socket_mode: 0o666,
             token_file: None,
+        }
+    }
+}
+
+/// What of the node to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Only what runs under this cgroup (path from the root of a hierarchy); `/`: everything.
+    pub cgroup: String,
+    /// Only the sockets of this network namespace: `self`, or a path to it; None: of all.
+    pub netns: Option<String>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self {
+            cgroup: "/".to_owned(),
+            netns: None,
         }
     }
 }
@@ -226,7 +246,7 @@ impl Default for Config {
                 processes: Vec::new(),
                 stages,
             }],
-            scope_cgroup: "/".to_owned(),
+            scope: Scope::default(),
             stages,
             alerts: Vec::new(),
             http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
@@ -348,30 +368,6 @@ impl Config {
             .collect()
     }
 
-    /// Keys that were set and have no effect in this version, each as a line.
-    #[must_use]
-    pub fn without_effect(&self) -> Vec<String> {
-        let default = Self::default();
-        let mut lines = Vec::new();
-        for (index, entry) in self.leases.iter().enumerate() {
-            if !entry.processes.is_empty() {
-                lines.push(format!(
-                    "leases[{index}].processes: every process is watched"
-                ));
-            }
-        }
-        if self.scope_cgroup != default.scope_cgroup {
-            lines.push("scope.cgroup: the whole node is watched".to_owned());
-        }
-        if self.limits != default.limits {
-            lines.push("limits: the daemon's own cost is shown, not limited".to_owned());
-        }
-        lines
-            .into_iter()
-            .map(|line| format!("no effect in this version: {line}"))
-            .collect()
-    }
-
     /// Reads a text that came from `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
         let refused = |problems| ConfigErrors {
@@ -402,6 +398,13 @@ impl Config {
     #[must_use]
     pub fn entry_settings(&self) -> Vec<EntrySettings> {
         self.leases.iter().map(LeaseEntry::settings).collect()
+    }
+
+    /// Whose flows are watched, entry by entry.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        let entries = self.leases.iter().map(|entry| entry.processes.clone());
+        Admission::new(&self.scope.cgroup, entries.collect())
     }
 
     /// Every port range with the index of its entry.

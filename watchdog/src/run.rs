@@ -19,6 +19,7 @@ use watchdog_model::time::Mono;
 
 use crate::config::{ApiSocket, Config};
 use crate::failure::Failure;
+use crate::limits::{self, Meter};
 use crate::live::Board;
 use crate::log;
 use crate::outbox::{Inbox, Lost};
@@ -36,6 +37,8 @@ pub const SOCKET_FILE: &str = "api.sock";
 
 /// Time for the tick's last words, once it was told to stop.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How often the own cost is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time for the sinks' last lines. Together with the above well within a second.
 const FLUSH: Duration = Duration::from_millis(400);
 
@@ -190,6 +193,9 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     let renderer = Renderer::new(config.entry_names());
     let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, ledger);
     dispatch.started(clock(), &started);
+    let mut meter = Meter::new(config.limits);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut messages = Vec::with_capacity(256);
     let outcome = loop {
         metrics.lost(Lost::LogLine).inc_by(log::take_lost());
@@ -234,6 +240,23 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                         ),
                     },
                     () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => break Ok(()),
+                }
+            }
+            _ = look.tick() => {
+                meter.set_limits(config.limits);
+                let exceeded = match limits::used() {
+                    Ok(used) => meter.look(used, clock()),
+                    Err(error) => {
+                        tracing::debug!(%error, "own cost cannot be seen");
+                        None
+                    }
+                };
+                metrics.limits(&meter.shares());
+                if let Some(exceeded) = exceeded {
+                    dispatch.limit_exceeded(clock(), &exceeded);
+                    break Err(Failure::Running(format!(
+                        "{exceeded}; detached. Raise it if this node's leases are worth it"
+                    )));
                 }
             }
             ended = &mut tick_ended => {

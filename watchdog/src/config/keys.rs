@@ -93,6 +93,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("scope", "group", "where to look"),
     key("scope.cgroup", "path", "only what runs under it"),
+    key(
+        "scope.netns",
+        "path | self",
+        "only the sockets of this network namespace; all if absent",
+    ),
     key("stages", "group", "thresholds of all entries"),
     key(
         "stages.margin",

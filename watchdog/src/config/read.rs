@@ -8,6 +8,8 @@ use std::path::Path;
 
 use watchdog_model::leases::note::Stage;
 
+use crate::netns::Netns;
+
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
@@ -30,10 +32,11 @@ pub fn config(top: &Place<'_>) -> Config {
     if let Some(place) = keys.get("leases") {
         config.leases = leases(place, &config.stages);
     }
-    if let Some(scope) = keys.get("scope").and_then(Place::group)
-        && let Some(cgroup) = scope.read("cgroup", cgroup_path)
-    {
-        config.scope_cgroup = cgroup;
+    if let Some(scope) = keys.get("scope").and_then(Place::group) {
+        if let Some(cgroup) = scope.read("cgroup", cgroup_path) {
+            config.scope.cgroup = cgroup;
+        }
+        config.scope.netns = scope.read("netns", network_namespace);
     }
     if let Some(place) = keys.get("alerts") {
         config.alerts = place.items().iter().filter_map(alert).collect();
@@ -103,6 +106,12 @@ fn token_file(value: &Value) -> Result<std::path::PathBuf, String> {
     let path = std::path::PathBuf::from(text(value)?);
     trust::secret(&path)?;
     Ok(path)
+}
+
+fn network_namespace(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    Netns::open(&name)?;
+    Ok(name)
 }
 
 fn address(value: &Value) -> Result<SocketAddr, String> {

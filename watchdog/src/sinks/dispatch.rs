@@ -17,6 +17,7 @@ use super::incidents::{Incidents, State};
 use super::metrics::Metrics;
 use super::stream::Stream;
 use crate::config::Config;
+use crate::limits::Exceeded;
 use crate::outbox::{Lost, Message, Stamped};
 
 /// All sinks that are fed by messages.
@@ -54,6 +55,11 @@ impl Dispatch {
     pub fn started(&self, at: Mono, started: &Started) {
         self.metrics.started(started);
         self.emit(at, &Arc::from(self.renderer.started(at, started)));
+    }
+
+    /// Says that the daemon leaves for its own cost.
+    pub fn limit_exceeded(&self, at: Mono, exceeded: &Exceeded) {
+        self.emit(at, &Arc::from(self.renderer.limit_exceeded(at, exceeded)));
     }
 
     /// Takes a batch of messages, in order.

@@ -32,7 +32,11 @@ use watchdog_model::{
 };
 
 use crate::{
-    collect::{executables::Executables, helper::Helper},
+    collect::{
+        executables::{Edition, Executables},
+        existing::Found,
+        helper::Helper,
+    },
     kernel::{Kernel, state::State},
     live::Publisher,
     memory,
@@ -125,6 +129,8 @@ pub struct Control<G> {
     pub last_ns: Arc<AtomicU64>,
     /// A changed configuration to take over.
     pub reload: Arc<crossbeam_queue::SegQueue<Reload<G>>>,
+    /// Connections that were there before an entry was.
+    pub found: Arc<crossbeam_queue::SegQueue<Arc<[Found]>>>,
 }
 
 impl<G> Clone for Control<G> {
@@ -133,6 +139,7 @@ impl<G> Clone for Control<G> {
             stop: Arc::clone(&self.stop),
             last_ns: Arc::clone(&self.last_ns),
             reload: Arc::clone(&self.reload),
+            found: Arc::clone(&self.found),
         }
     }
 }
@@ -143,6 +150,7 @@ impl<G> Default for Control<G> {
             stop: Arc::default(),
             last_ns: Arc::default(),
             reload: Arc::default(),
+            found: Arc::default(),
         }
     }
 }
@@ -155,6 +163,10 @@ pub struct Reload<G> {
     pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
     /// Figures by entry.
     pub gauges: G,
+    /// Whose flows are watched.
+    pub edition: Edition,
+    /// Set once all of this is in force.
+    pub done: Arc<AtomicBool>,
 }
 
 /// The tick's parts.
@@ -229,6 +241,9 @@ impl<G: Gauges + 'static> Tick<G> {
             while let Some(reload) = self.control.reload.pop() {
                 self.reload(reload);
             }
+            if let Some(found) = self.control.found.pop() {
+                self.adopt(&found);
+            }
             let said = self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
             // Whoever hears of a change finds it on the sheet, unless that would cost too much.
@@ -248,8 +263,20 @@ impl<G: Gauges + 'static> Tick<G> {
     fn reload(&mut self, reload: Reload<G>) {
         self.gauges = reload.gauges;
         self.book.reconfigure(reload.entries);
+        self.executables.take_over(reload.edition);
         if let Some(state) = self.state() {
             state.watch_ports(&reload.ports);
+        }
+        reload.done.store(true, Ordering::Release);
+    }
+
+    /// Gives slots to connections that are older than the entry that watches them. Whoever found
+    /// them keeps them until this copy is gone, and closes what it has opened.
+    fn adopt(&mut self, found: &[Found]) {
+        if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
+            for one in found {
+                let _ = one.take_in(state);
+            }
         }
     }
 
@@ -267,7 +294,7 @@ impl<G: Gauges + 'static> Tick<G> {
         if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
             self.executables.take_answers(now);
             let stalls_changed = threads.look(state, now);
-            let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);
+            let mark = state.high_water();
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
             // Refused, the flows beyond stay unseen and are tried again at the next tick.
             let _ = state.flows.ensure(end);
@@ -282,13 +309,21 @@ impl<G: Gauges + 'static> Tick<G> {
                 }
                 // SAFETY: as above.
                 let changed = unsafe { flows.look(index, slot) };
-                if changed || stalls_changed {
+                if changed || stalls_changed || flows.undecided(index) {
                     threads.learn(state, flows.servers(index), now);
-                    let changed = flows.set_stall(index, threads) || changed;
+                    let undecided = flows.undecided(index);
+                    let changed = flows.set_stall(index, threads) || changed || undecided;
                     if let (true, Some(flow)) = (changed, flows.get_mut(index)) {
                         if let Some(owner) = &mut flow.observation.owner {
                             owner.executable = self.executables.of(owner.pid, now);
                         }
+                        if undecided {
+                            let seen = &flow.observation;
+                            let owner = seen.owner.map(|owner| owner.pid);
+                            flow.watched = self.executables.watched_by(seen.entry, owner, now);
+                        }
+                    }
+                    if let (true, Some(flow)) = (changed, flows.watched_mut(index)) {
                         flow.figures(&mut self.gauges, &self.book, now);
                         if !flow.met {
                             flow.met = true;

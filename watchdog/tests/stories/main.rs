@@ -19,6 +19,7 @@ mod late_start;
 mod page;
 mod paths;
 mod prometheus;
+mod scope;
 mod seen;
 mod server_restart;
 mod thawed_client;
