@@ -44,6 +44,9 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("lintian"),
     Package::any("systemd"),
     Package::any("debootstrap"),
+    // What looks at the status page, and at the terminal view.
+    Package::any("chromium"),
+    Package::any("tmux"),
     // Broken networks and hung disks.
     Package::any("iproute2"),
     Package::any("nftables"),

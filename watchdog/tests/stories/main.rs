@@ -19,6 +19,7 @@ mod frozen_client;
 mod frozen_server;
 mod healthy;
 mod late_start;
+mod page;
 mod paths;
 mod prometheus;
 mod protocols;

@@ -42,6 +42,9 @@ const PAGE: u64 = 100;
 /// Items on a page at most.
 const MAX_PAGE: u64 = 1000;
 
+/// What the paths take and give, for programs that make clients of it.
+const OPENAPI: &str = include_str!("../../../../docs/openapi.yaml");
+
 /// A path that is answered.
 #[derive(Debug)]
 pub struct Route {
@@ -80,6 +83,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/v1/incidents/"),
     get("/api/v1/events"),
     get("/api/v1/mine"),
+    open("/api/v1/openapi.yaml"),
     get("/api/v1/overview"),
     get("/api/v1/stream"),
     Route {
@@ -172,6 +176,7 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Reply {
         "/api/v1/incidents/" => Ok(incidents::one(rest, sources)),
         "/api/v1/events" => events::list(asked, sources),
         "/api/v1/mine" => mine::answer(asked, sources).await,
+        "/api/v1/openapi.yaml" => Ok(of_type(StatusCode::OK, "application/yaml", OPENAPI)),
         "/api/v1/overview" => Ok(overview::answer(sources)),
         "/api/v1/stream" => stream::answer(asked, sources),
         "/api/v1/mutes" => mutes::answer(asked, sources).await,

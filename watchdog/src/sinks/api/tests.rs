@@ -1,3 +1,5 @@
+mod openapi;
+
 use super::*;
 use crate::live::{self, Publisher, tests::view};
 use crate::sinks::incidents::IncidentId;

@@ -56,7 +56,13 @@ pub fn label_values() -> Vec<(&'static str, String)> {
         ),
         ("role", list(ROLES.map(words::role).to_vec())),
         ("stage", list(STAGES.map(words::stage).to_vec())),
-        ("to", list(to.map(words::outcome).collect())),
+        (
+            "to",
+            format!(
+                "of transitions_total: {}; of alerts: `exec`, `webhook`, `alertmanager`",
+                list(to.map(words::outcome).collect())
+            ),
+        ),
         ("cause", list(words::CAUSES.map(words::cause).to_vec())),
         ("rank", format!("`1` (nearest to lapsing) to `{WORST}`")),
         (
@@ -77,6 +83,11 @@ pub fn label_values() -> Vec<(&'static str, String)> {
         ),
         ("signal", "as in the event `started`".to_owned()),
         ("hook", "as in the event `started`".to_owned()),
+        (
+            "alert",
+            "place under `alerts` in the configuration, from 0".to_owned(),
+        ),
+        ("result", "`sent`, `failed`".to_owned()),
         ("probe", "names of the kernel programs".to_owned()),
         ("version", "the daemon's".to_owned()),
     ]

@@ -6,6 +6,7 @@
 //! story fails. Never: a wait without a deadline, or an oracle that the daemon has a part in.
 
 pub mod bpf;
+pub mod browser;
 pub mod client;
 pub mod clock;
 pub mod crowd;
