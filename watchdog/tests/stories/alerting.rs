@@ -176,7 +176,7 @@ fn alerts_leave_a_node_whose_disk_hangs() {
     command.args(["run", "--config"]).arg(&config);
     command.arg("--events").arg(place.join("events"));
     command.arg("--state-dir").arg(place.join("state"));
-    command.env("RUST_LOG", "debug").stderr(log);
+    command.env("RUST_LOG", "watchdog=debug").stderr(log);
     let child = KilledChild(command.spawn().expect("it starts"));
     let ready = clock::poll(SOON, || {
         let events = fs::read_to_string(place.join("events")).ok()?;
@@ -220,9 +220,10 @@ fn alerts_leave_a_node_whose_disk_hangs() {
     disk.heal();
     drop(stopped);
     drop(child);
-    let hooked = hooked.expect("the kept hook is told");
-    assert!(hung_all_along, "the disk hung");
     drop(probing.join());
+    let said = fs::read_to_string(place.join("log")).unwrap_or_default();
+    let hooked = hooked.unwrap_or_else(|| panic!("the kept hook is not told\n{said}"));
+    assert!(hung_all_along, "the disk hung");
     let after = |at_us: i64| clock::seconds(at_us - warned.at_us);
     println!(
         "story (alerts): with a hung disk, after the warning: hook {:.2} s, webhook {:.2} s, \
