@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::{DemoArgs, DemoRole};
 
@@ -38,6 +38,11 @@ pub enum Command {
     /// A part of the demo.
     #[command(flatten)]
     Role(DemoRole),
+    /// Print a reference page, as Markdown.
+    Reference {
+        /// Which.
+        of: Reference,
+    },
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.
@@ -97,6 +102,15 @@ pub struct TestAlertArgs {
     /// The configuration whose alerts are tried.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// A reference page.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Reference {
+    /// Every metric, with its labels.
+    Metrics,
+    /// Every configuration key, with its default.
+    Config,
 }
 
 /// Options of `run`.

@@ -5,7 +5,8 @@
 //! of it was found right; a key ignored.
 
 mod alerts;
-mod keys;
+mod exchange;
+pub mod keys;
 mod read;
 mod tree;
 mod trust;
@@ -19,6 +20,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use watchdog_common::layout::{ENTRIES, EntryShape};
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::SECOND;
 
@@ -27,6 +29,7 @@ use crate::collect::admission::Admission;
 pub use alerts::{
     Alert, Alertmanager, Destination as AlertDestination, ExecHook, Filter, Url, Webhook,
 };
+pub use exchange::{Exchange, Frame, Signature};
 pub use keys::KEYS;
 pub use trust::program as trusted_program;
 pub use walk::Problem;
@@ -35,7 +38,7 @@ pub use walk::Problem;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Entries beyond this would make labels, and so the cost of being scraped, unbounded.
-pub const MAX_LEASES: usize = 64;
+pub const MAX_LEASES: usize = ENTRIES;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +57,8 @@ pub struct Config {
     pub http: Http,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+    /// Whether what the kernel programs cost is counted for a second a minute.
+    pub probe_cost: bool,
 }
 
 /// What of the node to watch.
@@ -141,6 +146,8 @@ pub struct LeaseEntry {
     pub processes: Vec<String>,
     /// Thresholds, global ones filled in.
     pub stages: Stages,
+    /// How its requests look.
+    pub exchange: Exchange,
 }
 
 /// A lease protocol.
@@ -223,6 +230,7 @@ impl Default for Config {
                 },
                 processes: Vec::new(),
                 stages,
+                exchange: Exchange::default(),
             }],
             scope: Scope::default(),
             stages,
@@ -233,6 +241,7 @@ impl Default for Config {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
             },
+            probe_cost: false,
         }
     }
 }
@@ -251,6 +260,11 @@ impl LeaseEntry {
             assumed_cadence: share(stages.assumed_cadence),
             timeout_ns: self.timeout_ns,
             renew_every_ns: self.renew_every_ns,
+            has_keepalives: self.protocol != Protocol::RequestReply
+                || self.exchange.signature.is_some(),
+            has_goodbye: self.protocol == Protocol::Zookeeper,
+            renews_from_reply: self.exchange.renews_from_reply,
+            hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {
                 holder: self.roles.holder,
                 grantor: self.roles.grantor,
@@ -320,30 +334,7 @@ impl Config {
                 what,
             }],
         })?;
-        let config = Self::parse(file, &text)?;
-        let problems = config.not_yet();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigErrors {
-                file: file.to_owned(),
-                problems,
-            })
-        }
-    }
-
-    /// What is understood and cannot be done by this version: watching it wrongly would be worse.
-    fn not_yet(&self) -> Vec<Problem> {
-        self.leases
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.protocol == Protocol::RequestReply)
-            .map(|(index, _)| Problem {
-                line: None,
-                path: format!("leases[{index}].protocol"),
-                what: "\"request_reply\" is not supported yet; remove the entry".to_owned(),
-            })
-            .collect()
+        Self::parse(file, &text)
     }
 
     /// Reads a text that came from `file`.
@@ -383,6 +374,16 @@ impl Config {
     pub fn admission(&self) -> Admission {
         let entries = self.leases.iter().map(|entry| entry.processes.clone());
         Admission::new(&self.scope.cgroup, entries.collect())
+    }
+
+    /// What the kernel programs are told of the entries, in the same order.
+    #[must_use]
+    pub fn shapes(&self) -> [EntryShape; ENTRIES] {
+        let mut shapes = [EntryShape::default(); ENTRIES];
+        for (shape, entry) in shapes.iter_mut().zip(&self.leases) {
+            *shape = entry.shape();
+        }
+        shapes
     }
 
     /// Every port range with the index of its entry.

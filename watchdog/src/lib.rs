@@ -18,6 +18,7 @@ pub mod memory;
 pub mod mute;
 pub mod netns;
 pub mod outbox;
+pub mod reference;
 pub mod run;
 pub mod sinks;
 pub mod test_alert;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
-use watchdog::cli::{Cli, Command, RunArgs, TestAlertArgs};
+use watchdog::cli::{Cli, Command, Reference, RunArgs, TestAlertArgs};
+use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
@@ -14,8 +15,10 @@ use watchdog::failure::Failure;
 use watchdog::kernel::Options;
 use watchdog::mute;
 use watchdog::outbox::outbox;
+use watchdog::reference;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
+use watchdog::tick::service::Service;
 use watchdog::tick::{self, Control};
 
 fn main() -> ExitCode {
@@ -33,6 +36,10 @@ fn main() -> ExitCode {
             mute::ask(&socket.path, "DELETE", &mute::unmute_query(lease))
         }
         Command::Mutes { socket } => mute::ask(&socket.path, "GET", ""),
+        Command::Reference { of } => {
+            print!("{}", page(*of));
+            Ok(())
+        }
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
         Command::Demo(args) => return demo::run(args.clone()),
@@ -44,6 +51,13 @@ fn main() -> ExitCode {
             eprintln!("{failure}");
             ExitCode::from(&failure)
         }
+    }
+}
+
+fn page(of: Reference) -> String {
+    match of {
+        Reference::Metrics => reference::of_metrics(),
+        Reference::Config => reference::of_config(),
     }
 }
 
@@ -111,10 +125,11 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             only: None,
         }),
         state_dir: args.state_dir.clone(),
+        service: Service::from_environment(),
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
-    let daemon = Daemon::start(
+    let mut daemon = Daemon::start(
         &config,
         &wishes,
         outbox,
@@ -124,10 +139,14 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         move || drop(end.send(Ok(()))),
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
+    if let Some(programs) = daemon.programs.take().filter(|_| config.probe_cost) {
+        probe_cost::start(programs, Arc::clone(&metrics));
+    }
     let mut in_force = config.clone();
     let started = daemon.describe(prepared.http_address());
     let reloads = daemon.reloads;
-    serve(Inputs {
+    wishes.service.ready();
+    let ended = serve(Inputs {
         started,
         config,
         config_file: args.config.clone(),
@@ -144,5 +163,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             Ok(())
         }),
     })
-    .await
+    .await;
+    wishes.service.stopping();
+    ended
 }

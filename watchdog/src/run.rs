@@ -289,8 +289,9 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         let _ended = tokio::time::timeout(LAST_WORDS, tick_ended).await;
     }
     messages.clear();
-    if inbox.drain(&mut messages) {
+    while inbox.drain(&mut messages) {
         dispatch.batch(&messages);
+        messages.clear();
     }
     dispatch.finish(clock(), FLUSH).await;
     server.abort();

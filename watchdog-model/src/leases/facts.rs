@@ -148,6 +148,19 @@ impl LeaseFacts {
             }
     }
 
+    /// Whether the holder has closed its connection of its own accord, with nothing outstanding, in
+    /// a protocol where that is how a lease is given up. Should it come back, the lease goes on.
+    #[must_use]
+    pub fn is_goodbye(&self, settings: &EntrySettings) -> bool {
+        let by_holder = matches!(
+            (self.role, self.lost.and_then(|loss| loss.how)),
+            (Role::Holder, Some(CloseHow::OwnClose)) | (Role::Grantor, Some(CloseHow::PeerFin))
+        );
+        let quiet =
+            (self.pending_since, self.unread_since, self.unsent_since) == (None, None, None);
+        !settings.has_goodbye && by_holder && quiet && self.trouble.is_none()
+    }
+
     /// The cadence in use.
     #[must_use]
     pub fn cadence(&self, settings: &EntrySettings, timeout_ns: u64) -> u64 {

@@ -41,6 +41,36 @@ pub const KEYS: &[Key] = &[
         "which end of the exchange renews",
     ),
     key(
+        "leases[].hold",
+        "duration",
+        "how long a reply is held back; learned if absent",
+    ),
+    key(
+        "leases[].signature",
+        "group",
+        "tells renewals from other requests (request_reply)",
+    ),
+    key("leases[].signature.offset", "number", "where in a request"),
+    key("leases[].signature.mask", "hex", "which bits count"),
+    key("leases[].signature.bytes", "hex", "what they are"),
+    key(
+        "leases[].frame",
+        "group",
+        "where a message says its length (request_reply)",
+    ),
+    key(
+        "leases[].frame.length_offset",
+        "number",
+        "where in a message the length field begins",
+    ),
+    key("leases[].frame.length_bytes", "number", "its width, 1 to 4"),
+    key("leases[].frame.endian", "big | little", "its byte order"),
+    key(
+        "leases[].frame.adjust",
+        "number",
+        "added to the field's value: the whole message's length",
+    ),
+    key(
         "leases[].role",
         "holder | grantor | both",
         "which ends to watch",
@@ -211,6 +241,11 @@ pub const KEYS: &[Key] = &[
     key("limits", "group", "own cost beyond which the daemon leaves"),
     key("limits.cpu", "share", "of one core"),
     key("limits.memory", "size", "resident"),
+    key(
+        "limits.probe_cost",
+        "bool",
+        "count what each kernel program costs, one second a minute; needs CAP_SYS_ADMIN",
+    ),
 ];
 
 /// Names of the keys directly under a place ("" is the top).

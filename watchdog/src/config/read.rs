@@ -10,7 +10,8 @@ use crate::netns::Netns;
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
-    ApiSocket, Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, trust, units,
+    ApiSocket, Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, exchange, trust,
+    units,
 };
 
 /// Reads the top of the tree into the defaults.
@@ -58,6 +59,9 @@ pub fn config(top: &Place<'_>) -> Config {
         }
         if let Some(memory) = limits.read("memory", units::size) {
             config.limits.memory_bytes = memory;
+        }
+        if let Some(count) = limits.read("probe_cost", flag) {
+            config.probe_cost = count;
         }
     }
     config
@@ -204,12 +208,6 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             .collect();
     }
     let timeout_ns = keys.read("timeout", units::positive_duration);
-    if protocol == Some(Protocol::RequestReply) {
-        keys.required(
-            "timeout",
-            "request_reply has no handshake that tells it; add one, like \"timeout: 12s\"",
-        );
-    }
     let renew_every_ns = keys.read("renew_every", units::positive_duration);
     if let (Some(timeout), Some(every)) = (timeout_ns, renew_every_ns)
         && every >= timeout
@@ -221,11 +219,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             units::show_duration(timeout)
         ));
     }
-    if let Some(place) = keys.get("renews_from")
-        && place.read(one_of(&[("request", false), ("reply", true)])) == Some(true)
-    {
-        place.complain("\"reply\" is not supported yet; write \"request\" or remove the entry");
-    }
+    let exchange = exchange::read(&keys, protocol, timeout_ns);
     let both = Roles {
         holder: true,
         grantor: true,
@@ -277,6 +271,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
         roles: roles.unwrap_or(both),
         processes,
         stages: own,
+        exchange,
     })
 }
 

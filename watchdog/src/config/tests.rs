@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use watchdog_common::layout::PROTOCOL_REQUEST_REPLY;
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
     Config::parse(Path::new("x.yaml"), text)
@@ -48,7 +49,7 @@ fn a_full_entry_is_understood() {
 scope: { cgroup: /kubepods, netns: self }
 stages: { jeopardy: 70%, margin: 500ms }
 http: { listen: \"[::1]:0\" }
-limits: { cpu: 10%, memory: 1GiB }
+limits: { cpu: 10%, memory: 1GiB, probe_cost: true }
 ",
     )
     .unwrap();
@@ -73,6 +74,7 @@ limits: { cpu: 10%, memory: 1GiB }
     assert_eq!(config.scope.cgroup, "/kubepods");
     assert_eq!(config.scope.netns.as_deref(), Some("self"));
     assert_eq!(config.limits.memory_bytes, 1 << 30);
+    assert!(config.probe_cost);
     assert_eq!(config.http_listen.port(), 0);
 }
 
@@ -88,10 +90,54 @@ fn no_share_is_rounded_away_and_the_defaults_are_the_models_own() {
     );
 }
 
+#[test]
+fn the_kernel_is_told_where_lengths_and_signatures_lie() {
+    let config = parse(
+        "leases:
+  - { name: zk, protocol: zookeeper, ports: [1] }
+  - name: rpc
+    protocol: request_reply
+    ports: [2]
+    renews_from: reply
+    hold: 8s
+    signature: { offset: 6, bytes: \"0C 01\", mask: \"ff0f\" }
+    frame: { length_bytes: 2, length_offset: 4, endian: little, adjust: -1 }
+  - { name: bare, protocol: request_reply, ports: [3], frame: { length_bytes: 3, length_offset: 1 } }
+",
+    )
+    .unwrap();
+    let shapes = config.shapes();
+    assert_eq!(shapes[0], EntryShape::default());
+    let mut rpc = EntryShape {
+        protocol: PROTOCOL_REQUEST_REPLY,
+        little: 1,
+        length_bytes: 2,
+        length_at: 4,
+        adjust: -1,
+        signature_at: 6,
+        signature_len: 2,
+        ..EntryShape::default()
+    };
+    rpc.signature[..2].copy_from_slice(&[0x0c, 0x01]);
+    rpc.signature_mask[..2].copy_from_slice(&[0xff, 0x0f]);
+    assert_eq!(shapes[1], rpc);
+    assert_eq!((shapes[2].adjust, shapes[2].signature_len), (4, 0));
+    let settings = config.entry_settings();
+    assert!(settings[0].has_goodbye && settings[0].has_keepalives);
+    assert!(settings[1].renews_from_reply && settings[1].has_keepalives);
+    assert_eq!(settings[1].hold_ns, Some(8_000_000_000));
+    assert!(!settings[2].has_goodbye && !settings[2].has_keepalives);
+}
+
 /// Text after [`LEASE`] (whose last line is 4), and what is said of it.
 #[test]
 fn each_mistake_names_line_key_and_mend() {
     let entry = |more: &str| format!("{LEASE}{more}");
+    let rpc = |more: &str| {
+        let head =
+            "leases:\n  - name: a\n    protocol: request_reply\n    ports: [1]\n    timeout: 12s\n";
+        format!("{head}{more}")
+    };
     for (text, expected) in [
         (
             entry("  - name: b\n    protocol: request_reply\n    ports: [1]\n    timeout: 12\n"),
@@ -127,7 +173,7 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             entry("    renews_from: reply\n"),
-            "x.yaml:5: leases[0].renews_from: \"reply\" is not supported yet; write \"request\" or remove the entry",
+            "x.yaml:5: leases[0].renews_from: \"reply\" goes with \"protocol: request_reply\" only; remove it",
         ),
         (
             entry("    processes: [a-name-that-is-long]\n"),
@@ -173,8 +219,51 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             "leases:\n- name: r\n  protocol: request_reply\n  ports: [65536]\n".to_owned(),
-            "x.yaml:2: leases[0]: timeout is missing; request_reply has no handshake that tells it; add one, like \"timeout: 12s\"\n\
-             x.yaml:4: leases[0].ports[0]: port 65536 does not exist; ports go from 1 to 65535",
+            "x.yaml:4: leases[0].ports[0]: port 65536 does not exist; ports go from 1 to 65535",
+        ),
+        (
+            rpc("    hold: 5s\n"),
+            "x.yaml:6: leases[0].hold: 5s is more than a third of timeout 12s: counted from requests, the lease would be late while all is well; write \"renews_from: reply\"",
+        ),
+        (
+            rpc("    renews_from: reply\n    hold: 12s\n"),
+            "x.yaml:7: leases[0].hold: 12s is not shorter than timeout 12s; a lease whose reply is held that long always lapses",
+        ),
+        (
+            rpc("    signature: { offset: 60, bytes: \"0c01 0203 04\" }\n"),
+            "x.yaml:6: leases[0].signature: ends at byte 65; only the first 64 of a request are looked at",
+        ),
+        (
+            rpc("    signature: { bytes: \"0c01\", mask: \"ff\" }\n"),
+            "x.yaml:6: leases[0].signature.mask: has 1 bytes, \"bytes\" has 2; write as many",
+        ),
+        (
+            rpc("    signature: { bytes: \"0c01\", mask: \"f0ff\" }\n"),
+            "x.yaml:6: leases[0].signature: byte 0 wants bits that the mask leaves out, so it would never match; clear them in \"bytes\" or set them in \"mask\"",
+        ),
+        (
+            rpc("    signature: { bytes: 0x0c01 }\n"),
+            "x.yaml:6: leases[0].signature.bytes: \"3073\" is not a text; put the hexadecimal digits in quotes, like \"0c01\"",
+        ),
+        (
+            rpc("    signature: { bytes: \"0c1\" }\n"),
+            "x.yaml:6: leases[0].signature.bytes: \"0c1\" is not whole bytes in hexadecimal; write two digits each, like \"0c01\"",
+        ),
+        (
+            rpc("    frame: { length_bytes: 8 }\n"),
+            "x.yaml:6: leases[0].frame.length_bytes: \"8\" is not a whole number from 1 to 4",
+        ),
+        (
+            rpc("    frame: { length_bytes: 4, length_offset: 14 }\n"),
+            "x.yaml:6: leases[0].frame: the length field ends at byte 18; it must end within the first 16",
+        ),
+        (
+            rpc("    frame: {}\n"),
+            "x.yaml:6: leases[0].frame: length_bytes is missing; add the length field's width, like \"length_bytes: 4\"",
+        ),
+        (
+            entry("    frame: { length_bytes: 4 }\n"),
+            "x.yaml:5: leases[0].frame: goes with \"protocol: request_reply\" only; remove it",
         ),
         (
             "stages: { at_risk: 70% }\n".to_owned(),

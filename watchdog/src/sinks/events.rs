@@ -477,6 +477,8 @@ struct IncidentEvent {
     cause: &'static str,
     thing: String,
     expired: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<String>,
     summary: String,
 }
 
@@ -833,6 +835,7 @@ impl Renderer {
             cause: words::cause(change.cause),
             thing: words::thing(change, &self.entries),
             expired: change.expired,
+            joined: change.joined.map(|IncidentId(whole)| whole.to_string()),
             summary: words::incident_summary(&self.entries, change, over),
         }
     }

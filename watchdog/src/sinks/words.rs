@@ -13,7 +13,7 @@ use watchdog_model::leases::note::{
 use watchdog_model::leases::observation::{CloseHow, Comm, Role, StallKind, TimeoutSource};
 use watchdog_model::time::{MS, Mono};
 
-use super::incidents::{Change, State, Thing, is_of_peer};
+use super::incidents::{Change, IncidentId, State, Thing, is_of_peer};
 
 /// Word of a stage.
 #[must_use]
@@ -647,6 +647,10 @@ pub fn incident_summary(entries: &[String], change: &Change, closed: bool) -> St
         ),
     };
     let why = format!("{}: {}", thing(change, entries), cause_both(change.cause).1);
+    if let (true, Some(IncidentId(whole))) = (closed, change.joined) {
+        let stage = stage(change.stage);
+        return format!("part of incident {whole} now: {why}; {leases}, was {stage}");
+    }
     match (closed, change.expired) {
         (false, 0) => format!("{why}; {leases}, {}", stage(change.stage)),
         (false, expired) => format!(

@@ -274,6 +274,7 @@ unsafe fn read(
         executable: 0,
     });
     directions(&mut seen, &requests, &replies);
+    seen.srtt_ns = u64::from(reads.srtt_us) * 1_000;
     seen.pending_since = pending(&requests, &replies, &unanswered);
     let (sending, arriving) = match role {
         Role::Holder => (&requests, &replies),
@@ -318,6 +319,7 @@ fn directions(seen: &mut FlowObservation, requests: &Direction, replies: &Direct
     seen.requests = requests.messages;
     seen.answered_at = at(replies.answered_ns);
     seen.answers = replies.answers;
+    seen.answer_at = at(replies.answer_ns);
     seen.rtt_ns = replies.rtt_ns;
     seen.keepalives = requests.keepalives.into();
     seen.keepalive_gap_ns = requests.keepalive_gap_ns;

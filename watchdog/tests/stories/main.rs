@@ -10,7 +10,9 @@ mod harness_itself;
 
 mod alerting;
 mod bad_input;
+mod crowd;
 mod daemon_killed;
+mod dashboards;
 mod demo;
 mod exits;
 mod frozen_client;
@@ -19,6 +21,7 @@ mod healthy;
 mod late_start;
 mod paths;
 mod prometheus;
+mod protocols;
 mod scope;
 mod seen;
 mod server_restart;

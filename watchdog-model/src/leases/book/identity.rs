@@ -261,7 +261,8 @@ impl Book {
         let may_go_on = match flow.hello {
             Some(hello) => hello.session != 0,
             // A lease that never had a handshake: kept by the same process to the same address.
-            None => matches!(id, LeaseId::Flow { .. }) && flow.role == Role::Holder,
+            // At the other end only its host is known.
+            None => matches!(id, LeaseId::Flow { .. }),
         };
         if !may_go_on {
             return Nameless::None;
@@ -293,6 +294,12 @@ impl Book {
         match (longest, fitting().nth(1)) {
             (None, _) => Nameless::None,
             (Some((slot, _)), None) => Nameless::One(slot),
+            // Whichever of its leases a process goes on with, one is as good as the other; which of
+            // a host's processes has come back cannot be told.
+            (Some((slot, _)), Some(_)) if flow.hello.is_none() => match flow.role {
+                Role::Holder => Nameless::One(slot),
+                Role::Grantor => Nameless::None,
+            },
             (Some((longest_adrift, _)), Some(_)) => Nameless::Several { longest_adrift },
         }
     }

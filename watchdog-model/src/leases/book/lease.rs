@@ -7,7 +7,7 @@
 use crate::causes::Verdict;
 use crate::leases::cadence::{Cadence, SharedCadences, WorstGap};
 use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout, Trouble};
-use crate::leases::note::{Condition, LeaseHandle, LeaseId, Stage, Subject};
+use crate::leases::note::{Condition, GoneReason, LeaseHandle, LeaseId, Stage, Subject};
 use crate::leases::observation::{
     CloseHow, Endpoints, FlowKey, FlowObservation, Owner, Role, TimeoutSource,
 };
@@ -56,6 +56,8 @@ pub(super) struct Lease {
     worst_gap: WorstGap,
     /// The newest request when the lease was last looked at.
     request_seen: Option<Mono>,
+    /// The newest answer then.
+    answer_seen: Option<Mono>,
 
     pub stage: Stage,
     pub condition: Condition,
@@ -125,6 +127,7 @@ impl Lease {
             cadence,
             worst_gap: WorstGap::default(),
             request_seen: None,
+            answer_seen: None,
             stage: Stage::Healthy,
             condition: Condition::None,
             since: now,
@@ -223,6 +226,14 @@ impl Lease {
         let refused = flow.welcome.is_some_and(|welcome| welcome.timeout_ms <= 0);
         if !refused {
             match flow.role {
+                _ if settings.renews_from_reply => {
+                    let sent_at = flow.answer_at.map(|at| match flow.role {
+                        // It was sent a round trip ago at the earliest.
+                        Role::Holder => at.minus(flow.srtt_ns),
+                        Role::Grantor => at,
+                    });
+                    self.facts.base = self.facts.base.max(sent_at);
+                }
                 Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
                 Role::Grantor => self.take_renewal_read(flow, settings),
             }
@@ -254,19 +265,21 @@ impl Lease {
         let handshake = flow
             .welcome
             .and_then(|welcome| u64::try_from(welcome.timeout_ms).ok())
-            .filter(|millis| *millis > 0);
+            .filter(|millis| *millis > 0)
+            .map(ms)
+            .or(flow.told_timeout_ns);
         let known = self.facts.timeout.map(|timeout| timeout.source);
-        if let Some(millis) = handshake {
+        if let Some(told_ns) = handshake {
             if let Some(before) = self.facts.timeout
                 && before.source == TimeoutSource::Handshake
-                && before.ns != ms(millis)
+                && before.ns != told_ns
             {
                 // Clients renew by a share of the timeout: of another one nothing is known.
                 self.cadence = Cadence::default();
                 self.facts.cadence_ns = None;
             }
             self.facts.timeout = Some(Timeout {
-                ns: ms(millis),
+                ns: told_ns,
                 source: TimeoutSource::Handshake,
             });
         } else if let Some(ns) = settings.timeout_ns
@@ -391,7 +404,11 @@ impl Lease {
         shared: &mut SharedCadences,
         now: Mono,
     ) {
-        let request_before = std::mem::replace(&mut self.request_seen, self.facts.request_at);
+        let mut request_before = std::mem::replace(&mut self.request_seen, self.facts.request_at);
+        let answer_before = std::mem::replace(&mut self.answer_seen, flow.answer_at);
+        if settings.renews_from_reply {
+            request_before = answer_before;
+        }
         let answered = flow.answers > self.answers;
         let read = flow.reads > self.reads;
         let kept_alive = flow.keepalives > self.keepalives;
@@ -509,7 +526,12 @@ impl Lease {
         if flow.role != Role::Grantor || !unasked || self.has_rivals {
             return None;
         }
-        let timeout_ns = self.facts.timeout?.ns;
+        let timeout = self.facts.timeout?;
+        if timeout.source == TimeoutSource::Inferred {
+            // What is only inferred proves nothing.
+            return None;
+        }
+        let timeout_ns = timeout.ns;
         let after_floor = self
             .facts
             .base
@@ -526,9 +548,16 @@ impl Lease {
             && (flow.closed.is_some() || flow.answered_at >= flow.close_request_at)
     }
 
-    /// When a lease without a flow is given up, and whether its holder had exited.
-    pub fn given_up_at(&self, settings: &EntrySettings) -> Option<(Mono, bool)> {
+    /// When a lease without a flow is given up, and why.
+    pub fn given_up_at(&self, settings: &EntrySettings) -> Option<(Mono, GoneReason)> {
         let lost = self.facts.lost?;
+        if self.facts.is_goodbye(settings) {
+            let due = self
+                .facts
+                .floor()
+                .unwrap_or_else(|| self.facts.latest_expiry(settings));
+            return Some((due.max(lost.at), GoneReason::Closed));
+        }
         if self.role == Role::Holder && lost.how == Some(CloseHow::OwnExit) {
             let margin_ns = match self.facts.timeout {
                 Some(timeout) => {
@@ -540,9 +569,9 @@ impl Lease {
                 .facts
                 .floor()
                 .unwrap_or_else(|| self.facts.latest_expiry(settings));
-            return Some((due.max(lost.at.plus(margin_ns)), true));
+            return Some((due.max(lost.at.plus(margin_ns)), GoneReason::HolderExited));
         }
         let due = self.facts.latest_expiry(settings).plus(LOST_SLACK_NS);
-        Some((due.max(lost.at.plus(LOST_SLACK_NS)), false))
+        Some((due.max(lost.at.plus(LOST_SLACK_NS)), GoneReason::FlowLost))
     }
 }

@@ -285,6 +285,7 @@ fn change() -> Change {
         worst: LeaseId::Session(0xa),
         entry: 0,
         stage: Stage::AtRisk,
+        joined: None,
     }
 }
 
@@ -325,6 +326,16 @@ fn an_incident_and_its_alert() {
         renderer.incident(AT, &closed, State::Closed),
         format!(
             "{head}\"incident\",\"state\":\"closed\",{body}\"expired\":1,\"summary\":\"over, 1 expired: {what}, was at_risk\"}}\n"
+        )
+    );
+    let joined = Change {
+        joined: Some(IncidentId(2)),
+        ..change()
+    };
+    assert_eq!(
+        renderer.incident(AT, &joined, State::Closed),
+        format!(
+            "{head}\"incident\",\"state\":\"closed\",{body}\"expired\":0,\"joined\":\"2\",\"summary\":\"part of incident 2 now: {what}, was at_risk\"}}\n"
         )
     );
 }
