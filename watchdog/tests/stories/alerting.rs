@@ -6,8 +6,9 @@ use crate::harness::clock;
 use crate::harness::daemon::{Daemon, Home, binary};
 use crate::harness::event::Stage;
 use crate::harness::http;
-use crate::harness::process::run;
+use crate::harness::process::{Child, run};
 use crate::harness::receiver::{Alertmanager, Receiver};
+use crate::harness::transcript::{Line, Transcript, text_of};
 use crate::harness::world::{TIMEOUT, World};
 use serde_json::Value;
 use std::fs;
@@ -384,6 +385,77 @@ fn a_test_alert_says_what_came_back() {
         failed.len() == 1 && failed[0].starts_with("alerts[2] (alertmanager "),
         "{said}"
     );
+}
+
+/// By https, to a server whose certificate this node trusts, and to one that it does not.
+#[test]
+fn https_is_spoken_with_whom_the_node_trusts() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| place.path().join(name).display().to_string();
+    run(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            &path("key"),
+            "-out",
+            &path("cert"),
+        ],
+    );
+    let server = "import http.server, ssl, sys\n\
+        class Hook(http.server.BaseHTTPRequestHandler):\n\
+        \x20   def do_POST(self):\n\
+        \x20       body = self.rfile.read(int(self.headers['content-length']))\n\
+        \x20       print(body.decode(), end='', flush=True)\n\
+        \x20       self.send_response(200)\n\
+        \x20       self.end_headers()\n\
+        server = http.server.HTTPServer(('127.0.0.1', 0), Hook)\n\
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+        context.load_cert_chain(sys.argv[1], sys.argv[2])\n\
+        server.socket = context.wrap_socket(server.socket, server_side=True)\n\
+        print(server.server_port, flush=True)\n\
+        server.serve_forever()\n";
+    let mut command = Command::new("python3");
+    command.args(["-c", server, &path("cert"), &path("key")]);
+    let mut server = Child::start(command);
+    let said = Transcript::new();
+    said.feed(server.take_stdout(), Line::keep);
+    let port = said
+        .wait(0, SOON, |line| line.text.parse::<u16>().ok())
+        .expect("the server says its port");
+    let home = Home::watching(
+        &[2181],
+        &format!("alerts: [{{ on: late, webhook: {{ url: \"https://localhost:{port}/\" }} }}]"),
+    );
+    let test = |trusted: &str| {
+        let mut command = Command::new(binary());
+        command.args(["test-alert", "--config"]).arg(home.config());
+        command
+            .env("SSL_CERT_FILE", trusted)
+            .env_remove("SSL_CERT_DIR");
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, told) = test(&path("cert"));
+    assert_eq!(code, Some(0), "{told}");
+    let came = said.wait(0, SOON, |line| {
+        line.text.contains("\"test\":true").then_some(())
+    });
+    assert!(came.is_some(), "{}", text_of(&said.since(0)));
+    let (code, told) = test("/nonexistent");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("TLS"), "{told}");
 }
 
 #[test]
