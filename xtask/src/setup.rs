@@ -39,6 +39,8 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("python3-kazoo"),
     // What reads the metrics and takes the alerts.
     Package::any("prometheus"),
+    // Certificates for the stories of https.
+    Package::any("openssl"),
     Package::any("prometheus-alertmanager"),
     // What judges the package, and makes a Debian to install it into.
     Package::any("lintian"),

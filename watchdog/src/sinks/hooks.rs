@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use watchdog_model::time::Mono;
 
 use super::alerts::message::Message;
@@ -484,6 +484,8 @@ impl Keeper {
         tokio::pin!(steady);
         let mut is_steady = false;
         let mut look = tokio::time::interval(LOOK);
+        // Looks are counted as time: those that were not needed must not be made up for.
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // How much was unread when that last became less, and how long ago in looks.
         let (mut least_unread, mut looks) = (0, 0);
         let patience = (self.hook.limit.as_millis() / LOOK.as_millis()).max(1);
@@ -493,6 +495,7 @@ impl Keeper {
                 match timeout(self.hook.limit, write).await {
                     Ok(Ok(())) => {
                         self.written.push_back(message);
+                        look.reset();
                         (least_unread, looks) = (unread(stdin), 0);
                         continue;
                     }

@@ -6,8 +6,9 @@ use crate::harness::clock;
 use crate::harness::daemon::{Daemon, Home, binary};
 use crate::harness::event::Stage;
 use crate::harness::http;
-use crate::harness::process::run;
+use crate::harness::process::{Child, run};
 use crate::harness::receiver::{Alertmanager, Receiver};
+use crate::harness::transcript::{Line, Transcript, text_of};
 use crate::harness::world::{TIMEOUT, World};
 use serde_json::Value;
 use std::fs;
@@ -176,7 +177,7 @@ fn alerts_leave_a_node_whose_disk_hangs() {
     command.args(["run", "--config"]).arg(&config);
     command.arg("--events").arg(place.join("events"));
     command.arg("--state-dir").arg(place.join("state"));
-    command.env("RUST_LOG", "debug").stderr(log);
+    command.env("RUST_LOG", "watchdog=debug").stderr(log);
     let child = KilledChild(command.spawn().expect("it starts"));
     let ready = clock::poll(SOON, || {
         let events = fs::read_to_string(place.join("events")).ok()?;
@@ -220,9 +221,10 @@ fn alerts_leave_a_node_whose_disk_hangs() {
     disk.heal();
     drop(stopped);
     drop(child);
-    let hooked = hooked.expect("the kept hook is told");
-    assert!(hung_all_along, "the disk hung");
     drop(probing.join());
+    let said = fs::read_to_string(place.join("log")).unwrap_or_default();
+    let hooked = hooked.unwrap_or_else(|| panic!("the kept hook is not told\n{said}"));
+    assert!(hung_all_along, "the disk hung");
     let after = |at_us: i64| clock::seconds(at_us - warned.at_us);
     println!(
         "story (alerts): with a hung disk, after the warning: hook {:.2} s, webhook {:.2} s, \
@@ -383,6 +385,77 @@ fn a_test_alert_says_what_came_back() {
         failed.len() == 1 && failed[0].starts_with("alerts[2] (alertmanager "),
         "{said}"
     );
+}
+
+/// By https, to a server whose certificate this node trusts, and to one that it does not.
+#[test]
+fn https_is_spoken_with_whom_the_node_trusts() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| place.path().join(name).display().to_string();
+    run(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            &path("key"),
+            "-out",
+            &path("cert"),
+        ],
+    );
+    let server = "import http.server, ssl, sys\n\
+        class Hook(http.server.BaseHTTPRequestHandler):\n\
+        \x20   def do_POST(self):\n\
+        \x20       body = self.rfile.read(int(self.headers['content-length']))\n\
+        \x20       print(body.decode(), end='', flush=True)\n\
+        \x20       self.send_response(200)\n\
+        \x20       self.end_headers()\n\
+        server = http.server.HTTPServer(('127.0.0.1', 0), Hook)\n\
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+        context.load_cert_chain(sys.argv[1], sys.argv[2])\n\
+        server.socket = context.wrap_socket(server.socket, server_side=True)\n\
+        print(server.server_port, flush=True)\n\
+        server.serve_forever()\n";
+    let mut command = Command::new("python3");
+    command.args(["-c", server, &path("cert"), &path("key")]);
+    let mut server = Child::start(command);
+    let said = Transcript::new();
+    said.feed(server.take_stdout(), Line::keep);
+    let port = said
+        .wait(0, SOON, |line| line.text.parse::<u16>().ok())
+        .expect("the server says its port");
+    let home = Home::watching(
+        &[2181],
+        &format!("alerts: [{{ on: late, webhook: {{ url: \"https://localhost:{port}/\" }} }}]"),
+    );
+    let test = |trusted: &str| {
+        let mut command = Command::new(binary());
+        command.args(["test-alert", "--config"]).arg(home.config());
+        command
+            .env("SSL_CERT_FILE", trusted)
+            .env_remove("SSL_CERT_DIR");
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, told) = test(&path("cert"));
+    assert_eq!(code, Some(0), "{told}");
+    let came = said.wait(0, SOON, |line| {
+        line.text.contains("\"test\":true").then_some(())
+    });
+    assert!(came.is_some(), "{}", text_of(&said.since(0)));
+    let (code, told) = test("/nonexistent");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("TLS"), "{told}");
 }
 
 #[test]

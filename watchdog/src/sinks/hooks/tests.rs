@@ -325,3 +325,20 @@ async fn a_test_says_what_a_hook_did() {
             .contains("did not read")
     );
 }
+
+#[tokio::test]
+async fn a_kept_hook_that_was_told_nothing_for_long_has_its_whole_time() {
+    let bench = Bench::new();
+    // Longer idle than the limit, then slower than a look.
+    let limit = Duration::from_secs(1);
+    let hook = bench.hook("sleep 2; exec cat >> $1/got", true, LONG);
+    let hook = Hook { limit, ..hook };
+    let (sender, messages) = mpsc::channel(16);
+    let task = tokio::spawn(run(hook, messages));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    sender.send(queued("a\n")).await.unwrap();
+    drop(sender);
+    timeout(LONG, task).await.unwrap().unwrap();
+    assert_eq!(bench.read("got"), "a\n");
+    assert_eq!(bench.tally.retries.get(), 0, "it was not killed");
+}
