@@ -17,11 +17,14 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use watchdog_common::layout::{ENTRIES, EntryShape};
 use watchdog_model::leases::note::Stage;
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::{SECOND, secs};
+
+use crate::collect::admission::Admission;
 
 pub use exchange::{Exchange, Frame, Signature};
 pub use keys::KEYS;
@@ -44,16 +47,84 @@ const MAX_HOOK_TIMEOUT_NS: u64 = secs(60);
 pub struct Config {
     /// What to watch; never empty.
     pub leases: Vec<LeaseEntry>,
-    /// Watch only what runs under this cgroup (path from the root of the hierarchy).
-    pub scope_cgroup: String,
+    /// What of the node to watch.
+    pub scope: Scope,
     /// Thresholds of entries that have none of their own.
     pub stages: Stages,
     /// Whom to tell; empty: log-only.
     pub alerts: Vec<Alert>,
     /// Where metrics and health are served.
     pub http_listen: SocketAddr,
+    /// Who else may ask, and how.
+    pub http: Http,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+}
+
+/// What of the node to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Only what runs under this cgroup (path from the root of a hierarchy); `/`: everything.
+    pub cgroup: String,
+    /// Only the sockets of this network namespace: `self`, or a path to it; None: of all.
+    pub netns: Option<String>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self {
+            cgroup: "/".to_owned(),
+            netns: None,
+        }
+    }
+}
+
+/// Who may ask besides whoever reaches the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The Unix socket.
+    pub socket: ApiSocket,
+    /// Its mode: who may connect may ask.
+    pub socket_mode: u32,
+    /// The file with the token that is asked of whoever comes by the port; None: nothing is.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where the Unix socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiSocket {
+    /// `api.sock` in the state directory.
+    InStateDir,
+    /// Nowhere.
+    Off,
+    /// At this absolute path.
+    At(PathBuf),
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            socket: ApiSocket::InStateDir,
+            // It tells no more than the port, which is open to every user of the node too.
+            socket_mode: 0o666,
+            token_file: None,
+        }
+    }
+}
+
+impl Http {
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// The file cannot be trusted or holds no token.
+    pub fn token(&self) -> Result<Option<Arc<str>>, String> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        trust::secret(path)
+            .map(|token| Some(Arc::from(token)))
+            .map_err(|what| format!("http.token_file: {} {what}", path.display()))
+    }
 }
 
 /// One kind of lease.
@@ -86,6 +157,8 @@ pub enum Protocol {
     Zookeeper,
     /// Any request that is answered.
     RequestReply,
+    /// Kafka: memberships in consumer groups, and brokers with their controller.
+    Kafka,
 }
 
 /// Which ends of a flow to watch; at least one.
@@ -181,10 +254,11 @@ impl Default for Config {
                 stages,
                 exchange: Exchange::default(),
             }],
-            scope_cgroup: "/".to_owned(),
+            scope: Scope::default(),
             stages,
             alerts: Vec::new(),
             http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
+            http: Http::default(),
             limits: Limits {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
@@ -209,7 +283,8 @@ impl LeaseEntry {
             renew_every_ns: self.renew_every_ns,
             has_keepalives: self.protocol != Protocol::RequestReply
                 || self.exchange.signature.is_some(),
-            has_goodbye: self.protocol == Protocol::Zookeeper,
+            has_goodbye: self.protocol != Protocol::RequestReply,
+            rejoins: self.protocol == Protocol::Kafka,
             renews_from_reply: self.exchange.renews_from_reply,
             hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {
@@ -284,23 +359,6 @@ impl Config {
         Self::parse(file, &text)
     }
 
-    /// Keys that were set and have no effect in this version, each as a line.
-    #[must_use]
-    pub fn without_effect(&self) -> Vec<String> {
-        let default = Self::default();
-        let mut lines = Vec::new();
-        if self.scope_cgroup != default.scope_cgroup {
-            lines.push("scope.cgroup: the whole node is watched".to_owned());
-        }
-        if self.limits != default.limits {
-            lines.push("limits: the daemon's own cost is shown, not limited".to_owned());
-        }
-        lines
-            .into_iter()
-            .map(|line| format!("no effect in this version: {line}"))
-            .collect()
-    }
-
     /// Reads a text that came from `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
         let refused = |problems| ConfigErrors {
@@ -343,13 +401,11 @@ impl Config {
         shapes
     }
 
-    /// The processes that the entries want, in the same order; none: all of them.
+    /// Whose flows are watched, entry by entry.
     #[must_use]
-    pub fn processes(&self) -> Vec<Vec<String>> {
-        self.leases
-            .iter()
-            .map(|entry| entry.processes.clone())
-            .collect()
+    pub fn admission(&self) -> Admission {
+        let entries = self.leases.iter().map(|entry| entry.processes.clone());
+        Admission::new(&self.scope.cgroup, entries.collect())
     }
 
     /// Every port range with the index of its entry.

@@ -4,6 +4,7 @@
 //! of the start. The sinks are put to its other end by [`crate::run`].
 
 use std::path::PathBuf;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use watchdog_common::layout::PORTS;
 use watchdog_model::leases::book::Book;
@@ -11,17 +12,19 @@ use watchdog_model::leases::book::Book;
 use crate::{
     collect::{
         cgroups::Mounts,
-        executables::{Executables, Filters},
-        existing,
+        executables::{Executables, Gate},
+        existing::{self, Search},
         helper::Helper,
         look::Surroundings,
     },
-    config::Config,
+    config::{Config, LeaseEntry, Scope},
     kernel::{Kernel, Missing, Options, Report},
+    live::{self, Board},
     memory::{self, Remembered, Slate},
+    netns::Netns,
     outbox::{Lost, Outbox},
     sinks::{
-        events::{Attached, Refused, Started},
+        events::{Attached, Refused, ScopeSaid, Started},
         metrics::Metrics,
     },
     tick::{
@@ -50,8 +53,18 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
-    /// Which processes the entries want.
-    pub filters: Filters,
+    /// What of the node is watched.
+    pub scope: Scope,
+    /// What a change of the configuration needs.
+    pub reloads: Reloads,
+    /// All leases as they stand.
+    pub board: Board,
+}
+
+/// What a change of the configuration needs besides the tick.
+pub struct Reloads {
+    gate: Gate,
+    netns: Option<Netns>,
 }
 
 impl Daemon {
@@ -67,8 +80,15 @@ impl Daemon {
         control: Control<MetricGauges>,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Missing> {
+        let netns = config.scope.netns.as_deref().map(Netns::open).transpose();
+        let netns = netns.map_err(|why| Missing(format!("scope.netns: {why}")))?;
+        let number = netns.as_ref().map(Netns::number);
         let ports = port_table(config);
-        let mut kernel = wishes.kernel.as_ref().map(Kernel::load).transpose()?;
+        let options = wishes.kernel.clone().map(|options| Options {
+            netns: number,
+            ..options
+        });
+        let mut kernel = options.as_ref().map(Kernel::load).transpose()?;
         let capacity = wishes
             .kernel
             .as_ref()
@@ -78,7 +98,7 @@ impl Daemon {
             let shapes = config.shapes();
             kernel.state.describe_entries(&shapes);
             kernel.state.watch_ports(&ports);
-            adopted = existing::adopt(&mut kernel.state, &ports, &shapes, tick::clock());
+            adopted = existing::adopt(&mut kernel.state, &search(ports, number));
         }
         let report = kernel
             .as_ref()
@@ -95,14 +115,13 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
+        let (live, board) = live::board(capacity);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
         }
-        let filters = Filters::default();
-        filters.set(config.processes());
+        let (executables, gate) = Executables::start(config.admission());
         let tick = Tick {
-            filtered: filters.filtered(),
             reads: report.has("reads"),
             kernel,
             // A flow has a lease at each of its ends that this node is.
@@ -110,8 +129,9 @@ impl Daemon {
             outbox,
             gauges,
             helper,
-            executables: Executables::start(filters.clone()),
+            executables,
             remembered,
+            live,
             slate,
             control,
         };
@@ -129,11 +149,13 @@ impl Daemon {
         tick.start(ended)
             .map_err(|error| Missing(format!("the tick's thread cannot be started: {error}")))?;
         Ok(Self {
-            filters,
             report,
             memory_locked,
             real_time,
             adopted,
+            scope: config.scope.clone(),
+            reloads: Reloads { gate, netns },
+            board,
         })
     }
 
@@ -167,6 +189,10 @@ impl Daemon {
             real_time: self.real_time,
             memory_locked: self.memory_locked,
             http: Some(http),
+            scope: ScopeSaid {
+                cgroup: self.scope.cgroup.clone(),
+                netns: self.scope.netns.clone(),
+            },
         }
     }
 }
@@ -186,36 +212,59 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
 /// Hands a changed configuration to the tick.
 ///
 /// # Errors
-/// It changes what a running daemon cannot: which entry a known flow belongs to.
+/// It changes what a running daemon cannot: which entry a known flow belongs to, or the scope.
 pub fn reload(
+    reloads: &Reloads,
     control: &Control<MetricGauges>,
     metrics: &Metrics,
-    filters: &Filters,
     old: &Config,
     new: &Config,
 ) -> Result<(), String> {
+    if new.scope != old.scope {
+        return Err(
+            "scope cannot change while running; restart the daemon: known leases are taken over"
+                .to_owned(),
+        );
+    }
+    let (before, ports) = (port_table(old), port_table(new));
     for (index, entry) in old.leases.iter().enumerate() {
-        let same = new.leases.get(index).is_some_and(|new| {
-            new.name == entry.name && new.shape() == entry.shape() && new.ports == entry.ports
-        });
+        let kept = |new: &LeaseEntry| new.name == entry.name && new.shape() == entry.shape();
+        let same = new.leases.get(index).is_some_and(kept)
+            && before
+                .iter()
+                .zip(&ports)
+                .all(|(old, new)| usize::from(*old) != index + 1 || old == new);
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved or get other ports, another protocol, \
-                 signature or frame while running; \
+                "leases[{index}] ({}) cannot be removed, moved, lose ports or look otherwise on the wire while \
+                 running; \
                  restart the daemon: known leases are taken over",
                 entry.name
             ));
         }
     }
-    filters.set(new.processes());
+    let done = Arc::new(AtomicBool::new(false));
     control.reload.push(tick::Reload {
-        filtered: filters.filtered(),
         entries: new.entry_settings(),
-        ports: Box::new(port_table(new)),
+        ports: Box::new(ports),
         shapes: Box::new(new.shapes()),
         gauges: gauges(metrics, new),
+        edition: reloads.gate.change(new.admission()),
+        done: Arc::clone(&done),
     });
+    if before != ports {
+        let number = reloads.netns.as_ref().map(Netns::number);
+        existing::later(search(ports, number), done, Arc::clone(&control.found));
+    }
     Ok(())
+}
+
+fn search(ports: [u8; PORTS], netns: Option<u32>) -> Search {
+    Search {
+        ports: Box::new(ports),
+        netns,
+        clock: tick::clock,
+    }
 }
 
 fn kernel_release() -> String {

@@ -46,7 +46,7 @@ fn a_full_entry_is_understood() {
     processes: [chunkd, /system.slice/meta.service]
     tls: false
     stages: { at_risk: 40%, late_after: 5s }
-scope: { cgroup: /kubepods }
+scope: { cgroup: /kubepods, netns: self }
 stages: { jeopardy: 70%, margin: 500ms }
 http: { listen: \"[::1]:0\" }
 limits: { cpu: 10%, memory: 1GiB }
@@ -71,7 +71,8 @@ limits: { cpu: 10%, memory: 1GiB }
         config.leases[1].processes,
         ["chunkd", "/system.slice/meta.service"]
     );
-    assert_eq!(config.scope_cgroup, "/kubepods");
+    assert_eq!(config.scope.cgroup, "/kubepods");
+    assert_eq!(config.scope.netns.as_deref(), Some("self"));
     assert_eq!(config.limits.memory_bytes, 1 << 30);
     assert_eq!(config.http_listen.port(), 0);
 }
@@ -125,7 +126,6 @@ fn the_kernel_is_told_where_lengths_and_signatures_lie() {
     assert!(settings[1].renews_from_reply && settings[1].has_keepalives);
     assert_eq!(settings[1].hold_ns, Some(8_000_000_000));
     assert!(!settings[2].has_goodbye && !settings[2].has_keepalives);
-    assert!(config.without_effect().is_empty());
 }
 
 /// Text after [`LEASE`] (whose last line is 4), and what is said of it.
@@ -213,7 +213,7 @@ fn each_mistake_names_line_key_and_mend() {
         (
             "leases:\n- name: a b\n  protocol: etcd\n  ports: [0]\n".to_owned(),
             "x.yaml:2: leases[0].name: \"a b\" cannot be a label; use up to 64 letters, digits, \"-\", \"_\" and \".\"\n\
-             x.yaml:3: leases[0].protocol: \"etcd\" is not supported yet; write \"zookeeper\" or \"request_reply\", or remove the entry\n\
+             x.yaml:3: leases[0].protocol: \"etcd\" is not supported yet; remove the entry\n\
              x.yaml:4: leases[0].ports[0]: port 0 does not exist; ports go from 1 to 65535",
         ),
         (
@@ -250,7 +250,7 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             rpc("    frame: { length_bytes: 8 }\n"),
-            "x.yaml:6: leases[0].frame.length_bytes: 8 is not a whole number from 1 to 4",
+            "x.yaml:6: leases[0].frame.length_bytes: \"8\" is not a whole number from 1 to 4",
         ),
         (
             rpc("    frame: { length_bytes: 4, length_offset: 14 }\n"),
@@ -280,6 +280,10 @@ fn each_mistake_names_line_key_and_mend() {
         (
             "scope: { cgroup: system.slice }\n".to_owned(),
             "x.yaml:1: scope.cgroup: \"system.slice\" is not a cgroup path; write \"/system.slice\"",
+        ),
+        (
+            "scope: { netns: blue }\n".to_owned(),
+            "x.yaml:1: scope.netns: \"blue\" is not a path; write \"/run/netns/blue\", or \"self\" for the daemon's own",
         ),
         (
             "http: { listen: \"localhost:80\" }\n".to_owned(),

@@ -19,6 +19,7 @@ mod late_start;
 mod paths;
 mod prometheus;
 mod protocols;
+mod scope;
 mod seen;
 mod server_restart;
 mod thawed_client;

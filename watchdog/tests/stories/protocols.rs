@@ -6,8 +6,10 @@ use crate::harness::clock;
 use crate::harness::daemon::{Daemon, Home};
 use crate::harness::event::{Event, Stage};
 use crate::harness::faults::Stopped;
+use crate::harness::process::send_signal;
 use crate::harness::program::Program;
 use crate::harness::world::ROLES;
+use std::process::Command;
 use std::time::Duration;
 
 /// What a lease is looked at for while all is well.
@@ -177,4 +179,55 @@ fn only_the_processes_that_are_wanted_are_watched() {
     };
     let daemon = cast.daemon();
     daemon.wait_for("lease_seen", LONG, of("holder", "lease_seen"));
+}
+
+/// A test broker: no broker of Kafka's own is among Debian's packages. The clients are real.
+fn kafka() -> Cast {
+    let server = Program::python("kafka_broker.py", &[]);
+    Cast {
+        entry: "    protocol: kafka\n".to_owned(),
+        port: server.port(),
+        server,
+        timeout_ms: 6_000,
+        timeout_source: "handshake",
+    }
+}
+
+#[test]
+fn a_membership_of_kafka_python_is_a_lease() {
+    let cast = kafka();
+    let daemon = cast.daemon();
+    let mut consumer = Program::python("kafka_consumer.py", &[&cast.port.to_string()]);
+    play(&cast, &daemon, consumer.pid());
+    let mark = daemon.mark();
+    consumer.tell("close");
+    consumer.wait(0, "closed");
+    given_up(&daemon, mark);
+}
+
+#[test]
+fn a_membership_of_librdkafka_is_a_lease() {
+    let cast = kafka();
+    let daemon = cast.daemon();
+    let mut command = Command::new("/usr/bin/kcat");
+    command.args([
+        "-b",
+        &format!("127.0.0.1:{}", cast.port),
+        "-G",
+        "librdkafka",
+    ]);
+    command.args([
+        "-X",
+        "session.timeout.ms=6000",
+        "-X",
+        "heartbeat.interval.ms=2000",
+    ]);
+    command.arg("topic");
+    let consumer = Program::start(command);
+    play(&cast, &daemon, consumer.pid());
+    let mark = daemon.mark();
+    // It leaves its group upon an interrupt.
+    send_signal(consumer.pid(), libc::SIGINT);
+    cast.server.wait(0, "left");
+    given_up(&daemon, mark);
 }

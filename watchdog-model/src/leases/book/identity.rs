@@ -68,7 +68,16 @@ impl Book {
         say: &mut dyn FnMut(Note),
     ) -> Option<u32> {
         match self.by_flow.get(&flow.key) {
-            Some(FlowUse::Done) => None,
+            Some(FlowUse::Done) => {
+                let again = self.settings(flow.entry).rejoins
+                    && flow.close_request_at.is_none()
+                    && flow.expired_reply_at.is_none()
+                    && flow.closed.is_none();
+                if !again {
+                    return None;
+                }
+                self.first_sight(flow, now, say)
+            }
             Some(FlowUse::Carries(slot)) => Some(self.named_at_last(*slot, flow, now, say)),
             None => self.first_sight(flow, now, say),
         }
