@@ -77,7 +77,6 @@ fn id(dir: &Direction) -> u64 {
 /// A reply to a renewal, of which [`REPLY_HEAD`] bytes lie in `head`.
 #[inline(always)]
 pub fn reply(dir: &mut Direction, now_ns: u64) {
-    if dir.head[9..12] == *b"404" {
-        dir.ending_ns = now_ns;
-    }
+    let refused = dir.head[9] == b'4' && dir.head[10] == b'0' && dir.head[11] == b'4';
+    dir.ending_ns = if refused { now_ns } else { 0 };
 }

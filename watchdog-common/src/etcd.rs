@@ -23,6 +23,10 @@ const VARINT: usize = 10;
 /// Of a response, behind its header: a number of a byte and a varint each, twice.
 const ID_AND_TTL: u32 = 22;
 
+/// After so long a silence of the lease that was followed another may take its place: a third of six
+/// minutes, and few TTLs are longer.
+const SILENT_NS: u64 = 120_000_000_000;
+
 const DATA: u8 = 0;
 const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
@@ -66,7 +70,8 @@ pub fn understand(dir: &mut Direction, requests: bool, now_ns: u64) -> Next {
         return Next::Rest;
     }
     dir.kind = KIND_OTHER;
-    dir.pending_err = -1;
+    // Of a request it is the note that its mark keeps.
+    dir.pending_err = if requests { 0 } else { -1 };
     let (kind, flags) = (dir.head[3], dir.head[4]);
     if kind >= TYPES {
         return Next::Broken;
@@ -92,6 +97,12 @@ pub fn understand(dir: &mut Direction, requests: bool, now_ns: u64) -> Next {
             if id == dir.handshake.session {
                 dir.ending_ns = now_ns;
             }
+            return Next::Rest;
+        }
+        // Of several leases on one connection the first is followed, until it ends or falls silent.
+        let followed = dir.handshake.session;
+        let lives = dir.ending_ns == 0 && now_ns.wrapping_sub(dir.newest_ns) < SILENT_NS;
+        if followed != 0 && followed != id && lives {
             return Next::Rest;
         }
         dir.kind = KIND_RENEWAL;

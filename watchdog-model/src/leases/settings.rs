@@ -108,6 +108,8 @@ pub struct EntrySettings {
     /// Whether a connection may carry another lease after one has ended on it: whoever leaves a group
     /// may join it again.
     pub rejoins: bool,
+    /// Whether a holder may open a connection for each renewal: that it has none is no loss.
+    pub comes_and_goes: bool,
     /// The cadence where it is configured, ns; None: learned.
     pub renew_every_ns: Option<u64>,
     /// The shortest timeout that grantors of this entry give, ns: two of their ticks. A client that
@@ -138,6 +140,7 @@ impl Default for EntrySettings {
             hold_ns: None,
             has_goodbye: true,
             rejoins: false,
+            comes_and_goes: false,
             renew_every_ns: None,
             // ZooKeeper's minSessionTimeout is 2·tickTime, tickTime is 2 s unless set.
             min_timeout_ns: secs(4),

@@ -3,8 +3,8 @@
 //! In: an entry's keys. Out: [`Exchange`], and from it what the kernel programs are told.
 
 use watchdog_common::layout::{
-    EntryShape, HEAD_MOST, LENGTH_WITHIN, PROTOCOL_KAFKA, PROTOCOL_REQUEST_REPLY,
-    PROTOCOL_ZOOKEEPER, SIGNATURE,
+    EntryShape, HEAD_MOST, LENGTH_WITHIN, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
+    PROTOCOL_REQUEST_REPLY, PROTOCOL_ZOOKEEPER, SIGNATURE,
 };
 
 use super::tree::Value;
@@ -231,6 +231,8 @@ impl LeaseEntry {
                 Protocol::Zookeeper => PROTOCOL_ZOOKEEPER,
                 Protocol::RequestReply => PROTOCOL_REQUEST_REPLY,
                 Protocol::Kafka => PROTOCOL_KAFKA,
+                Protocol::Consul => PROTOCOL_CONSUL,
+                Protocol::Etcd => PROTOCOL_ETCD,
             },
             ..EntryShape::default()
         };

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
     self, CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, Direction,
-    EDGE_KNOWN, FOREIGN, FlowSlot, MARKS, ORIGIN_START, PROTOCOL_KAFKA, ROLE_HOLDER, Reads,
-    SERVERS, SYNCED, Writes,
+    EDGE_KNOWN, FOREIGN, FlowSlot, MARKS, ORIGIN_START, PROTOCOL_CONSUL, PROTOCOL_ETCD,
+    PROTOCOL_KAFKA, ROLE_HOLDER, Reads, SERVERS, SYNCED, Writes,
 };
 use watchdog_model::{
     Mono,
@@ -318,6 +318,13 @@ fn directions(seen: &mut FlowObservation, protocol: u8, requests: &Direction, re
             seen.synchronised = false;
             seen.unsynchronised_at = seen.unsynchronised_at.max(at(join.at_ns));
         }
+    } else if protocol == PROTOCOL_CONSUL || protocol == PROTOCOL_ETCD {
+        let id = requests.handshake.session;
+        seen.lease_id = (id != 0).then_some(id);
+        seen.told_timeout_ns = u64::try_from(replies.handshake.timeout_ms)
+            .ok()
+            .filter(|millis| *millis > 0)
+            .map(ms);
     } else {
         seen.hello = (requests.handshake.at_ns != 0).then_some(Hello {
             at: Mono(requests.handshake.at_ns),
