@@ -9,11 +9,11 @@
 //! the first byte after that which comes back answers it: so a holder that sends on without waiting
 //! for replies is credited with the first of what it sent, too early and never too late.
 
+use crate::consul;
 use crate::flow::Segment;
-use crate::layout::Direction;
 use crate::layout::{
-    EntryShape, FlowSlot, HEAD_MOST, KIND_OPEN, KIND_OTHER, KIND_RENEWAL, MARKS, OUTGOING,
-    SIGNATURE, SYNCED,
+    Direction, EntryShape, FlowSlot, HEAD_MOST, KIND_OPEN, KIND_OTHER, KIND_RENEWAL, MARKS,
+    OUTGOING, PROTOCOL_CONSUL, SIGNATURE, SYNCED,
 };
 use crate::stream::Payload;
 use crate::zookeeper::note_message;
@@ -31,6 +31,9 @@ pub enum Matching {
 #[inline(always)]
 #[must_use]
 pub fn signature_end(shape: &EntryShape) -> u32 {
+    if shape.protocol == PROTOCOL_CONSUL {
+        return consul::REQUEST_HEAD;
+    }
     if shape.signature_len == 0 {
         return 0;
     }
@@ -229,7 +232,16 @@ pub unsafe fn unframed<P: Payload>(
                 payload,
             );
         } else {
-            reply_bytes(slot, end, now_ns);
+            reply_bytes(
+                slot,
+                shape,
+                end,
+                fresh as u32,
+                hole,
+                segment.len,
+                now_ns,
+                payload,
+            );
         }
     }
 }
@@ -286,6 +298,53 @@ unsafe fn request_bytes<P: Payload>(
     }
 }
 
+/// How far a message's first bytes are gathered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gathered {
+    /// All of them, just now.
+    Whole,
+    /// More are to come.
+    NotYet,
+    /// They were missed, or are behind.
+    Never,
+}
+
+/// Gathers a message's first `want` bytes in `head`.
+#[inline(always)]
+fn gather<P: Payload>(
+    dir: &mut Direction,
+    want: u32,
+    fresh: u32,
+    hole: bool,
+    len: u32,
+    payload: &P,
+) -> Gathered {
+    let have = dir.head_len;
+    if hole || have >= want || have >= HEAD_MOST as u32 {
+        return Gathered::Never;
+    }
+    let missing = want - have;
+    let take = if missing < fresh { missing } else { fresh };
+    // As in `stream::step`.
+    let bounded = core::hint::black_box(u64::from(take.wrapping_sub(1)));
+    if bounded >= HEAD_MOST as u64 {
+        return Gathered::Never;
+    }
+    let take = bounded as u32 + 1;
+    let from = len.wrapping_sub(fresh);
+    // SAFETY: have < HEAD_MOST and take ≤ HEAD_MOST, so the end is within HEAD.
+    let copied = unsafe { payload.copy(from, dir.head.as_mut_ptr().add(have as usize), take) };
+    if !copied {
+        return Gathered::Never;
+    }
+    dir.head_len = have + take;
+    if dir.head_len < want {
+        Gathered::NotYet
+    } else {
+        Gathered::Whole
+    }
+}
+
 /// What a request is, as far as its bytes tell by now.
 #[inline(always)]
 fn kind<P: Payload>(
@@ -300,33 +359,14 @@ fn kind<P: Payload>(
     if want == 0 {
         return KIND_RENEWAL;
     }
-    let have = dir.head_len;
-    if hole || have >= want || have >= HEAD_MOST as u32 {
-        // Some of its first bytes were missed.
-        return KIND_OTHER;
+    match gather(dir, want, fresh, hole, len, payload) {
+        Gathered::Never => return KIND_OTHER,
+        Gathered::NotYet => return KIND_OPEN,
+        Gathered::Whole => {}
     }
-    let missing = want - have;
-    let take = if missing < fresh { missing } else { fresh };
-    // As in `stream::step`.
-    let bounded = core::hint::black_box(u64::from(take.wrapping_sub(1)));
-    if bounded >= HEAD_MOST as u64 {
-        return KIND_OTHER;
-    }
-    let take = bounded as u32 + 1;
-    // SAFETY: have < HEAD_MOST and take ≤ HEAD_MOST, so the end is within HEAD.
-    let copied = unsafe {
-        payload.copy(
-            len.wrapping_sub(fresh),
-            dir.head.as_mut_ptr().add(have as usize),
-            take,
-        )
-    };
-    if !copied {
-        return KIND_OTHER;
-    }
-    dir.head_len = have + take;
-    if dir.head_len < want {
-        return KIND_OPEN;
+    if shape.protocol == PROTOCOL_CONSUL {
+        let now_ns = dir.begun_ns;
+        return consul::request(dir, now_ns);
     }
     if is_renewal(dir, shape) {
         KIND_RENEWAL
@@ -340,7 +380,20 @@ fn kind<P: Payload>(
 /// # Safety
 /// As for [`unframed`].
 #[inline(always)]
-unsafe fn reply_bytes(slot: *mut FlowSlot, end: u32, now_ns: u64) {
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a part of `unframed`; the kernel takes no more than five through a call, so it is inlined"
+)]
+unsafe fn reply_bytes<P: Payload>(
+    slot: *mut FlowSlot,
+    shape: &EntryShape,
+    end: u32,
+    fresh: u32,
+    hole: bool,
+    len: u32,
+    now_ns: u64,
+    payload: &P,
+) {
     // SAFETY: by contract; of what is not locked single words are read.
     unsafe {
         let read_seq = core::ptr::read_volatile(&raw const (*slot).reads.read_seq);
@@ -349,6 +402,7 @@ unsafe fn reply_bytes(slot: *mut FlowSlot, end: u32, now_ns: u64) {
         if dir.ordinal != asked {
             dir.ordinal = asked;
             dir.kind = KIND_OTHER;
+            dir.head_len = 0;
             if answer(slot, Matching::Order, asked as i32, now_ns) != 0 {
                 let dir = &mut (*slot).replies;
                 dir.kind = KIND_RENEWAL;
@@ -356,6 +410,13 @@ unsafe fn reply_bytes(slot: *mut FlowSlot, end: u32, now_ns: u64) {
             }
         } else if dir.kind == KIND_RENEWAL {
             goes_on(dir, end, read_seq, now_ns);
+        }
+        let dir = &mut (*slot).replies;
+        if shape.protocol == PROTOCOL_CONSUL
+            && dir.kind == KIND_RENEWAL
+            && gather(dir, consul::REPLY_HEAD, fresh, hole, len, payload) == Gathered::Whole
+        {
+            consul::reply(dir, now_ns);
         }
     }
 }

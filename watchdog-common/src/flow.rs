@@ -101,7 +101,7 @@ pub unsafe fn shaped<P: Payload, T: Turns>(
     // SAFETY: by contract.
     unsafe {
         let edge_before = edges(slot, requests, segment, now_ns);
-        if shape.length_bytes == 0 {
+        if !frames::are_in(shape) {
             exchange::unframed(slot, requests, shape, segment, edge_before, now_ns, payload);
         } else {
             let framing = frames::framing(shape, requests);

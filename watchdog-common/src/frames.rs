@@ -9,9 +9,10 @@
 use crate::exchange::{self, Matching};
 use crate::layout::{
     COUNT_AT_END, Direction, EntryShape, FlowSlot, HANDSHAKE_DUE, HEAD_MOST, KIND_OTHER,
-    KIND_RENEWAL, OUTGOING, SYNCED,
+    KIND_RENEWAL, OUTGOING, PROTOCOL_ETCD, PROTOCOL_KAFKA, SYNCED,
 };
 use crate::stream::{self, Framing, Length, Payload};
+use crate::{etcd, kafka};
 
 /// What a protocol makes of the bytes that were gathered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Next {
         /// Bytes to gather, 1 to [`HEAD_MOST`].
         need: u32,
     },
+    /// This is no frame of the protocol.
+    Broken,
 }
 
 /// One turn's result.
@@ -36,10 +39,23 @@ enum Step {
     Broken,
 }
 
+/// Whether an entry's streams are framed.
+#[inline(always)]
+#[must_use]
+pub const fn are_in(shape: &EntryShape) -> bool {
+    shape.length_bytes != 0 || shape.protocol == PROTOCOL_KAFKA || shape.protocol == PROTOCOL_ETCD
+}
+
 /// How a direction's frames look.
 #[inline(always)]
 #[must_use]
 pub fn framing(shape: &EntryShape, requests: bool) -> Framing {
+    if shape.protocol == PROTOCOL_KAFKA {
+        return kafka::framing(requests);
+    }
+    if shape.protocol == PROTOCOL_ETCD {
+        return etcd::framing(requests);
+    }
     let length = Length {
         at: u32::from(shape.length_at),
         bytes: u32::from(shape.length_bytes),
@@ -68,8 +84,12 @@ pub fn framing(shape: &EntryShape, requests: bool) -> Framing {
 /// How replies are told.
 #[inline(always)]
 #[must_use]
-pub fn matching(_shape: &EntryShape) -> Matching {
-    Matching::Order
+pub fn matching(shape: &EntryShape) -> Matching {
+    if shape.protocol == PROTOCOL_KAFKA || shape.protocol == PROTOCOL_ETCD {
+        Matching::Id
+    } else {
+        Matching::Order
+    }
 }
 
 #[inline(always)]
@@ -142,7 +162,13 @@ fn step<P: Payload>(dir: &mut Direction, framing: &Framing, payload: &P) -> Step
 
 /// Reads the bytes gathered in `head`.
 #[inline(always)]
-fn understand(dir: &mut Direction, shape: &EntryShape, requests: bool) -> Next {
+fn understand(dir: &mut Direction, shape: &EntryShape, requests: bool, now_ns: u64) -> Next {
+    if shape.protocol == PROTOCOL_KAFKA {
+        return kafka::understand(dir, requests, now_ns);
+    }
+    if shape.protocol == PROTOCOL_ETCD {
+        return etcd::understand(dir, requests, now_ns);
+    }
     if requests {
         let whole = dir.head_len >= exchange::signature_end(shape);
         dir.kind = if whole && exchange::is_renewal(dir, shape) {
@@ -176,6 +202,10 @@ pub unsafe fn turn<P: Payload>(
             &mut (*slot).replies
         }
     };
+    if shape.protocol == PROTOCOL_ETCD && dir.flags & HANDSHAKE_DUE != 0 {
+        dir.flags &= !HANDSHAKE_DUE;
+        dir.body_left = if requests { etcd::PREFACE } else { 0 };
+    }
     match step(dir, &framing, payload) {
         Step::Done => false,
         Step::More => true,
@@ -194,16 +224,22 @@ pub unsafe fn turn<P: Payload>(
         }
         Step::Gathered => {
             dir.flags &= !HANDSHAKE_DUE;
-            if let Next::Part { skip, need } = understand(dir, shape, requests)
-                && skip <= dir.frame_left
-                && need <= dir.frame_left - skip
-            {
-                dir.frame_left = dir.frame_left - skip - need;
-                dir.body_left = skip;
-                dir.head_len = 0;
-                dir.need = need;
-                dir.phase += 1;
-                return true;
+            match understand(dir, shape, requests, now_ns) {
+                Next::Part { skip, need }
+                    if skip <= dir.frame_left && need <= dir.frame_left - skip =>
+                {
+                    dir.frame_left = dir.frame_left - skip - need;
+                    dir.body_left = skip;
+                    dir.head_len = 0;
+                    dir.need = need;
+                    dir.phase += 1;
+                    return true;
+                }
+                Next::Part { .. } | Next::Rest => {}
+                Next::Broken => {
+                    stream::lose_sync(dir, now_ns);
+                    return false;
+                }
             }
             dir.body_left = dir.frame_left;
             (dir.head_len, dir.need, dir.frame_left, dir.phase) = (0, 0, 0, 0);
@@ -234,5 +270,13 @@ unsafe fn counts(
     now_ns: u64,
 ) {
     // SAFETY: by contract.
-    unsafe { exchange::count(slot, requests, matching(shape), end_seq, now_ns) };
+    unsafe {
+        let note = exchange::count(slot, requests, matching(shape), end_seq, now_ns);
+        if shape.protocol == PROTOCOL_KAFKA && !requests {
+            kafka::replied(slot, note, end_seq, now_ns);
+        }
+        if shape.protocol == PROTOCOL_ETCD && note != 0 {
+            etcd::answered(&mut (*slot).replies, now_ns);
+        }
+    }
 }

@@ -25,6 +25,12 @@ pub const ENTRIES: usize = 64;
 pub const PROTOCOL_ZOOKEEPER: u8 = 0;
 /// [`EntryShape::protocol`]: any request that is answered.
 pub const PROTOCOL_REQUEST_REPLY: u8 = 1;
+/// [`EntryShape::protocol`]: Kafka.
+pub const PROTOCOL_KAFKA: u8 = 2;
+/// [`EntryShape::protocol`]: Consul's HTTP API.
+pub const PROTOCOL_CONSUL: u8 = 3;
+/// [`EntryShape::protocol`]: etcd's gRPC.
+pub const PROTOCOL_ETCD: u8 = 4;
 
 /// [`FlowSlot::state`]: not in use.
 pub const SLOT_FREE: u32 = 0;
@@ -148,8 +154,8 @@ pub struct Handshake {
     pub session: u64,
     /// Timeout asked for or granted, milliseconds.
     pub timeout_ms: i32,
-    /// Padding.
-    pub pad: u32,
+    /// What the protocol wants to know of it when the answer comes.
+    pub note: u32,
 }
 
 /// One direction of a flow's byte stream: where the parser stands, and what it has seen.

@@ -11,9 +11,12 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod consul;
+pub mod etcd;
 pub mod exchange;
 pub mod flow;
 pub mod frames;
+pub mod kafka;
 pub mod layout;
 pub mod stream;
 pub mod zookeeper;

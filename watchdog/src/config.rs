@@ -157,6 +157,12 @@ pub enum Protocol {
     Zookeeper,
     /// Any request that is answered.
     RequestReply,
+    /// Kafka: memberships in consumer groups, and brokers with their controller.
+    Kafka,
+    /// Sessions of Consul, renewed over HTTP.
+    Consul,
+    /// Leases of etcd, kept alive over gRPC.
+    Etcd,
 }
 
 /// Which ends of a flow to watch; at least one.
@@ -262,7 +268,12 @@ impl LeaseEntry {
             renew_every_ns: self.renew_every_ns,
             has_keepalives: self.protocol != Protocol::RequestReply
                 || self.exchange.signature.is_some(),
-            has_goodbye: self.protocol == Protocol::Zookeeper,
+            has_goodbye: !matches!(self.protocol, Protocol::RequestReply | Protocol::Etcd),
+            rejoins: matches!(
+                self.protocol,
+                Protocol::Kafka | Protocol::Consul | Protocol::Etcd
+            ),
+            comes_and_goes: self.protocol == Protocol::Consul,
             renews_from_reply: self.exchange.renews_from_reply,
             hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {

@@ -252,8 +252,8 @@ pub fn reload(
                 .all(|(old, new)| usize::from(*old) != index + 1 || old == new);
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved, lose ports or get another \
-                 protocol, signature or frame while running; restart the daemon: known leases are taken over",
+                "leases[{index}] ({}) cannot be removed, moved, lose ports or look otherwise \
+                 on the wire while running; restart the daemon: known leases are taken over",
                 entry.name
             ));
         }

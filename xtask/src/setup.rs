@@ -37,6 +37,11 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("libservlet-api-java"),
     // A Python client, for /usr/bin/python3.
     Package::any("python3-kazoo"),
+    // Clients of Kafka; etcd and its client.
+    Package::any("python3-kafka"),
+    Package::any("kcat"),
+    Package::any("etcd-server"),
+    Package::any("etcd-client"),
     // What reads the metrics and takes the alerts.
     Package::any("prometheus"),
     // Certificates for the stories of https.

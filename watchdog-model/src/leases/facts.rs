@@ -161,6 +161,17 @@ impl LeaseFacts {
         !settings.has_goodbye && by_holder && quiet && self.trouble.is_none()
     }
 
+    /// Whether the lease is between two connections, in a protocol where each renewal may have one of
+    /// its own: silence is judged as if there were one.
+    #[must_use]
+    pub fn is_between(&self, settings: &EntrySettings) -> bool {
+        let cut = matches!(
+            self.lost.and_then(|loss| loss.how),
+            Some(CloseHow::PeerReset | CloseHow::TimedOut)
+        );
+        settings.comes_and_goes && self.lost.is_some() && !cut && self.pending_since.is_none()
+    }
+
     /// The cadence in use.
     #[must_use]
     pub fn cadence(&self, settings: &EntrySettings, timeout_ns: u64) -> u64 {

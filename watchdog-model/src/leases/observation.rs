@@ -161,6 +161,8 @@ pub struct FlowObservation {
     pub answer_at: Option<Mono>,
     /// TCP's smoothed round trip time at this end, ns; 0: not known.
     pub srtt_ns: u64,
+    /// The lease that its renewals name, where each of them does; 0 is none.
+    pub lease_id: Option<u64>,
     /// The timeout that something else than a handshake told on the wire, ns.
     pub told_timeout_ns: Option<u64>,
     /// Same stamp as `request_at` semantics, of the *oldest* request that is not answered yet.
@@ -254,6 +256,7 @@ impl FlowObservation {
             rtt_ns: 0,
             answer_at: None,
             srtt_ns: 0,
+            lease_id: None,
             told_timeout_ns: None,
             pending_since: None,
             keepalives: 0,

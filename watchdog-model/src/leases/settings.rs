@@ -105,6 +105,11 @@ pub struct EntrySettings {
     /// Whether the protocol has a message that ends a lease. Without, a holder that closes its
     /// connection while nothing is outstanding means to end it.
     pub has_goodbye: bool,
+    /// Whether a connection may carry another lease after one has ended on it: whoever leaves a group
+    /// may join it again.
+    pub rejoins: bool,
+    /// Whether a holder may open a connection for each renewal: that it has none is no loss.
+    pub comes_and_goes: bool,
     /// The cadence where it is configured, ns; None: learned.
     pub renew_every_ns: Option<u64>,
     /// The shortest timeout that grantors of this entry give, ns: two of their ticks. A client that
@@ -134,6 +139,8 @@ impl Default for EntrySettings {
             renews_from_reply: false,
             hold_ns: None,
             has_goodbye: true,
+            rejoins: false,
+            comes_and_goes: false,
             renew_every_ns: None,
             // ZooKeeper's minSessionTimeout is 2·tickTime, tickTime is 2 s unless set.
             min_timeout_ns: secs(4),

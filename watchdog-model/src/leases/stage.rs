@@ -268,7 +268,7 @@ const RECONNECT_NS: u64 = 2 * SECOND;
 /// The lease's flow is gone.
 fn lost(facts: &LeaseFacts, settings: &EntrySettings, margin_ns: u64) -> Option<Reason> {
     let loss = facts.lost?;
-    if facts.is_goodbye(settings) {
+    if facts.is_goodbye(settings) || facts.is_between(settings) {
         return None;
     }
     let exited = facts.role == Role::Holder && loss.how == Some(CloseHow::OwnExit);
@@ -338,7 +338,7 @@ fn reasons(facts: &LeaseFacts, settings: &EntrySettings) -> [Option<Reason>; REA
     let frame = Frame::new(facts, settings, timeout.ns);
     let mut all = [None; REASONS];
     all[0] = lost(facts, settings, frame.margin_ns);
-    if facts.lost.is_none() && !facts.blind {
+    if (facts.lost.is_none() || facts.is_between(settings)) && !facts.blind {
         all[1] = frame.stuck_sending();
         all[2] = frame.unread();
         all[3] = frame.unanswered();

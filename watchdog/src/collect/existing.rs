@@ -23,8 +23,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, REQUESTS,
-    ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
+    AT_BOUNDARY, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, PROTOCOL_REQUEST_REPLY,
+    REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
 
@@ -268,6 +268,7 @@ impl Found {
     /// # Errors
     /// No slot is free.
     pub fn take_in(&self, state: &mut State) -> io::Result<()> {
+        let shape = state.shape(self.entry);
         let index = state.take_flow().ok_or(io::ErrorKind::OutOfMemory)?;
         let Some(slot) = state.flows.at(index) else {
             return Err(io::ErrorKind::OutOfMemory.into());
@@ -328,7 +329,7 @@ impl Found {
         if unread == 0 {
             slot.reads.read_ns = now.minus(received_ago).0;
         }
-        if self.shape.signature_len != 0 {
+        if self.shape.signature_len != 0 || self.shape.protocol > PROTOCOL_REQUEST_REPLY {
             // What came and went last may not have been a renewal.
             return;
         }

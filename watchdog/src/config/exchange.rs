@@ -3,7 +3,8 @@
 //! In: an entry's keys. Out: [`Exchange`], and from it what the kernel programs are told.
 
 use watchdog_common::layout::{
-    EntryShape, HEAD_MOST, LENGTH_WITHIN, PROTOCOL_REQUEST_REPLY, PROTOCOL_ZOOKEEPER, SIGNATURE,
+    EntryShape, HEAD_MOST, LENGTH_WITHIN, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
+    PROTOCOL_REQUEST_REPLY, PROTOCOL_ZOOKEEPER, SIGNATURE,
 };
 
 use super::tree::Value;
@@ -229,6 +230,9 @@ impl LeaseEntry {
             protocol: match self.protocol {
                 Protocol::Zookeeper => PROTOCOL_ZOOKEEPER,
                 Protocol::RequestReply => PROTOCOL_REQUEST_REPLY,
+                Protocol::Kafka => PROTOCOL_KAFKA,
+                Protocol::Consul => PROTOCOL_CONSUL,
+                Protocol::Etcd => PROTOCOL_ETCD,
             },
             ..EntryShape::default()
         };

@@ -22,7 +22,7 @@ pub const KEYS: &[Key] = &[
     key(
         "leases[].protocol",
         "protocol",
-        "zookeeper or request_reply",
+        "zookeeper, request_reply, kafka, consul, etcd",
     ),
     key("leases[].ports", "ports", "the grantor's TCP ports"),
     key(

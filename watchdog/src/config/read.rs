@@ -191,10 +191,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
         .and_then(|name| name.read(lease_name))
         .unwrap_or_default();
     let protocol = keys
-        .required(
-            "protocol",
-            "add \"protocol: zookeeper\" or \"protocol: request_reply\"",
-        )
+        .required("protocol", "add one, like \"protocol: zookeeper\"")
         .and_then(|protocol| protocol.read(protocol_word));
     let mut ports = Vec::new();
     if let Some(place) = keys.required("ports", "add the grantor's, like \"ports: [2181]\"") {
@@ -287,18 +284,13 @@ fn lease_name(value: &Value) -> Result<String, String> {
 }
 
 fn protocol_word(value: &Value) -> Result<Protocol, String> {
-    let words = [
-        ("zookeeper", Some(Protocol::Zookeeper)),
-        ("request_reply", Some(Protocol::RequestReply)),
-        ("kafka", None),
-        ("etcd", None),
-        ("consul", None),
-    ];
-    one_of(&words)(value)?.ok_or_else(|| {
-        format!(
-            "{value} is not supported yet; write \"zookeeper\" or \"request_reply\", or remove the entry"
-        )
-    })
+    one_of(&[
+        ("zookeeper", Protocol::Zookeeper),
+        ("request_reply", Protocol::RequestReply),
+        ("kafka", Protocol::Kafka),
+        ("consul", Protocol::Consul),
+        ("etcd", Protocol::Etcd),
+    ])(value)
 }
 
 fn process_name(value: &Value) -> Result<String, String> {

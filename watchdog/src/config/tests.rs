@@ -201,7 +201,7 @@ fn each_mistake_names_line_key_and_mend() {
             entry("  - {}\n"),
             "x.yaml:5: leases[1]: name is missing; add one, like \"name: zookeeper\"\n\
              x.yaml:5: leases[1]: ports is missing; add the grantor's, like \"ports: [2181]\"\n\
-             x.yaml:5: leases[1]: protocol is missing; add \"protocol: zookeeper\" or \"protocol: request_reply\"",
+             x.yaml:5: leases[1]: protocol is missing; add one, like \"protocol: zookeeper\"",
         ),
         (
             "leases: []\n".to_owned(),
@@ -212,9 +212,9 @@ fn each_mistake_names_line_key_and_mend() {
             "x.yaml:1: leases: \"zookeeper\" is not a list; write it as [zookeeper]",
         ),
         (
-            "leases:\n- name: a b\n  protocol: etcd\n  ports: [0]\n".to_owned(),
+            "leases:\n- name: a b\n  protocol: etdc\n  ports: [0]\n".to_owned(),
             "x.yaml:2: leases[0].name: \"a b\" cannot be a label; use up to 64 letters, digits, \"-\", \"_\" and \".\"\n\
-             x.yaml:3: leases[0].protocol: \"etcd\" is not supported yet; write \"zookeeper\" or \"request_reply\", or remove the entry\n\
+             x.yaml:3: leases[0].protocol: \"etdc\" is not known; write \"etcd\"\n\
              x.yaml:4: leases[0].ports[0]: port 0 does not exist; ports go from 1 to 65535",
         ),
         (

@@ -16,7 +16,10 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestCaseError, TestRunner},
 };
-use watchdog_common::layout::{Direction, EntryShape, FlowSlot, PROTOCOL_REQUEST_REPLY, SYNCED};
+use watchdog_common::layout::{
+    Direction, EntryShape, FlowSlot, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
+    PROTOCOL_REQUEST_REPLY, SYNCED,
+};
 
 use crate::{
     bed::{Bed, End, Pair, Pinned, here, soon},
@@ -415,8 +418,9 @@ fn garbage_is_the_same() {
     laboratory.prove(segments, |segments| laboratory.requests_arrive(segments));
 }
 
-/// Streams that are not ZooKeeper's: framed in odd ways and not at all, with a signature and without.
-fn shapes() -> [EntryShape; 4] {
+/// Streams that are not ZooKeeper's: framed in odd ways and not at all, with a signature and without; and
+/// each protocol that is known, of which the same bytes are as good as any garbage.
+fn shapes() -> [EntryShape; 7] {
     let bare = EntryShape {
         protocol: PROTOCOL_REQUEST_REPLY,
         ..EntryShape::default()
@@ -439,7 +443,12 @@ fn shapes() -> [EntryShape; 4] {
         adjust: 5,
         ..signed
     };
-    [bare, signed, big, little]
+    let of = |protocol| EntryShape {
+        protocol,
+        ..EntryShape::default()
+    };
+    let (kafka, consul, etcd) = (of(PROTOCOL_KAFKA), of(PROTOCOL_CONSUL), of(PROTOCOL_ETCD));
+    [bare, signed, big, little, kafka, consul, etcd]
 }
 
 #[test]

@@ -6,8 +6,10 @@ use crate::harness::clock;
 use crate::harness::daemon::{Daemon, Home};
 use crate::harness::event::{Event, Stage};
 use crate::harness::faults::Stopped;
+use crate::harness::process::send_signal;
 use crate::harness::program::Program;
 use crate::harness::world::ROLES;
+use std::process::Command;
 use std::time::Duration;
 
 /// What a lease is looked at for while all is well.
@@ -177,4 +179,195 @@ fn only_the_processes_that_are_wanted_are_watched() {
     };
     let daemon = cast.daemon();
     daemon.wait_for("lease_seen", LONG, of("holder", "lease_seen"));
+}
+
+/// A test broker: no broker of Kafka's own is among Debian's packages. The clients are real.
+fn kafka() -> Cast {
+    let server = Program::python("kafka_broker.py", &[]);
+    Cast {
+        entry: "    protocol: kafka\n".to_owned(),
+        port: server.port(),
+        server,
+        timeout_ms: 6_000,
+        timeout_source: "handshake",
+    }
+}
+
+#[test]
+fn a_membership_of_kafka_python_is_a_lease() {
+    let cast = kafka();
+    let daemon = cast.daemon();
+    let mut consumer = Program::python("kafka_consumer.py", &[&cast.port.to_string()]);
+    play(&cast, &daemon, consumer.pid());
+    let mark = daemon.mark();
+    consumer.tell("close");
+    consumer.wait(0, "closed");
+    given_up(&daemon, mark);
+}
+
+#[test]
+fn a_membership_of_librdkafka_is_a_lease() {
+    let cast = kafka();
+    let daemon = cast.daemon();
+    let mut command = Command::new("/usr/bin/kcat");
+    command.args([
+        "-b",
+        &format!("127.0.0.1:{}", cast.port),
+        "-G",
+        "librdkafka",
+    ]);
+    command.args([
+        "-X",
+        "session.timeout.ms=6000",
+        "-X",
+        "heartbeat.interval.ms=2000",
+    ]);
+    command.arg("topic");
+    let consumer = Program::start(command);
+    play(&cast, &daemon, consumer.pid());
+    let mark = daemon.mark();
+    // It leaves its group upon an interrupt.
+    send_signal(consumer.pid(), libc::SIGINT);
+    cast.server.wait(0, "left");
+    given_up(&daemon, mark);
+}
+
+/// A test server: Debian has no Consul. Its clients are Python's own and curl.
+fn consul() -> Cast {
+    let server = Program::python("consul.py", &["serve"]);
+    Cast {
+        entry: "    protocol: consul\n    timeout: 6s\n".to_owned(),
+        port: server.port(),
+        server,
+        timeout_ms: 6_000,
+        timeout_source: "config",
+    }
+}
+
+const CONSUL_SESSION: &str = "0xadf4238a882b9ddc";
+
+#[test]
+fn a_consul_session_on_one_connection_is_a_lease() {
+    let cast = consul();
+    let daemon = cast.daemon();
+    let port = cast.port.to_string();
+    let mut client = Program::python("consul.py", &["hold", &port, "2"]);
+    let name = play(&cast, &daemon, client.pid());
+    daemon.check(name == CONSUL_SESSION, "called by its session");
+    let mark = daemon.mark();
+    client.tell("close");
+    client.wait(0, "closed");
+    given_up(&daemon, mark);
+}
+
+#[test]
+fn a_consul_session_with_a_connection_for_each_renewal_is_one_lease() {
+    let cast = consul();
+    let daemon = cast.daemon();
+    let port = cast.port.to_string();
+    let client = Program::python("consul.py", &["curl", &port, "2"]);
+    for role in ROLES {
+        let seen = daemon.wait_for(&format!("seen as {role}"), LONG, of(role, "lease_seen"));
+        daemon.check(seen.text("id") == CONSUL_SESSION, "called by its session");
+    }
+    let mark = daemon.mark();
+    clock::observe_for(HEALTHY);
+    let noise: Vec<Event> = daemon
+        .events_since(mark)
+        .into_iter()
+        .filter(|event| event.is("transition") || event.is("lease_seen") || event.is("lease_gone"))
+        .collect();
+    daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
+    let mark = daemon.mark();
+    let frozen = Stopped::stop(client.pid());
+    for role in ROLES {
+        daemon.wait_from(mark, &format!("{role} at risk"), LONG, |event| {
+            event.text("role") == role && event.stage() >= Some(Stage::AtRisk)
+        });
+    }
+    let mark = daemon.mark();
+    frozen.resume();
+    renewed(&daemon, mark);
+}
+
+/// Debian's etcd and etcdctl.
+struct Etcd {
+    cast: Cast,
+    endpoint: String,
+    _data: tempfile::TempDir,
+}
+
+impl Etcd {
+    fn start() -> Self {
+        let free = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            listener.local_addr().expect("it is bound").port()
+        };
+        let (port, peer_port) = (free(), free());
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let (endpoint, peers) = (
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{peer_port}"),
+        );
+        let mut command = Command::new("/usr/bin/etcd");
+        command.arg("--data-dir").arg(data.path());
+        command.args(["--listen-client-urls", &endpoint]);
+        command.args(["--advertise-client-urls", &endpoint]);
+        command.args(["--listen-peer-urls", &peers]);
+        command.args(["--initial-advertise-peer-urls", &peers]);
+        command.args(["--initial-cluster", &format!("default={peers}")]);
+        let cast = Cast {
+            entry: "    protocol: etcd\n".to_owned(),
+            server: Program::start(command),
+            port,
+            timeout_ms: 6_000,
+            timeout_source: "handshake",
+        };
+        Self {
+            cast,
+            endpoint,
+            _data: data,
+        }
+    }
+
+    fn control(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/etcdctl");
+        command.env("ETCDCTL_API", "3");
+        command
+            .args(["--endpoints", &self.endpoint])
+            .args(arguments);
+        command
+    }
+
+    /// Grants a lease of 6 s, once the server is there; its id in hexadecimal.
+    fn grant(&self) -> String {
+        let granted = clock::poll(LONG, || {
+            let output = self.control(&["lease", "grant", "6"]).output().ok()?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let id = said.strip_prefix("lease ")?.split(' ').next()?.to_owned();
+            output.status.success().then_some(id)
+        });
+        granted.unwrap_or_else(|| panic!("no lease\n{}", self.cast.server.report()))
+    }
+}
+
+#[test]
+fn an_etcd_lease_is_a_lease() {
+    let etcd = Etcd::start();
+    let daemon = etcd.cast.daemon();
+    let id = etcd.grant();
+    let holder = Program::start(etcd.control(&["lease", "keep-alive", &id]));
+    let name = play(&etcd.cast, &daemon, holder.pid());
+    daemon.check(name == format!("0x{id}"), "called by its own id");
+    let mark = daemon.mark();
+    let output = etcd.control(&["lease", "revoke", &id]).output();
+    daemon.check(
+        output.is_ok_and(|output| output.status.success()),
+        "it can be revoked",
+    );
+    let gone = daemon.wait_from(mark, "gone as holder", LONG, of("holder", "lease_gone"));
+    daemon.check(
+        gone.text("reason") == "expired",
+        "the server says that it is no more",
+    );
 }

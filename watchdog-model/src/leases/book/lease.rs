@@ -238,7 +238,9 @@ impl Lease {
                 Role::Grantor => self.take_renewal_read(flow, settings),
             }
         }
-        self.closing |= flow.close_request_at.is_some();
+        let closing = flow.close_request_at.is_some();
+        // Where a lease may be taken up again, a renewal shows that it was.
+        self.closing = closing || (self.closing && !settings.rejoins);
         // Requests are answered one after the other: whatever was in the way has been met.
         self.has_rivals &= flow.answered_at <= flow.hello.map(|hello| hello.at);
         self.learn(flow, settings, shared, now);
@@ -523,7 +525,7 @@ impl Lease {
         }
         let closed = flow.closed?;
         let unasked = flow.close_request_at.is_none() && closed.how == CloseHow::OwnClose;
-        if flow.role != Role::Grantor || !unasked || self.has_rivals {
+        if flow.role != Role::Grantor || !unasked || self.has_rivals || settings.comes_and_goes {
             return None;
         }
         let timeout = self.facts.timeout?;
@@ -550,6 +552,11 @@ impl Lease {
 
     /// When a lease without a flow is given up, and why.
     pub fn given_up_at(&self, settings: &EntrySettings) -> Option<(Mono, GoneReason)> {
+        if self.closing && settings.rejoins {
+            let floor = self.facts.floor();
+            let due = floor.unwrap_or_else(|| self.facts.latest_expiry(settings));
+            return Some((due, GoneReason::Closed));
+        }
         let lost = self.facts.lost?;
         if self.facts.is_goodbye(settings) {
             let due = self
@@ -558,7 +565,8 @@ impl Lease {
                 .unwrap_or_else(|| self.facts.latest_expiry(settings));
             return Some((due.max(lost.at), GoneReason::Closed));
         }
-        if self.role == Role::Holder && lost.how == Some(CloseHow::OwnExit) {
+        let exited = self.role == Role::Holder && lost.how == Some(CloseHow::OwnExit);
+        if exited && !self.facts.is_between(settings) {
             let margin_ns = match self.facts.timeout {
                 Some(timeout) => {
                     settings.margin(timeout.ns, self.facts.cadence(settings, timeout.ns))
