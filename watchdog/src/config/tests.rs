@@ -250,7 +250,7 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             rpc("    frame: { length_bytes: 8 }\n"),
-            "x.yaml:6: leases[0].frame.length_bytes: 8 is not a whole number from 1 to 4",
+            "x.yaml:6: leases[0].frame.length_bytes: \"8\" is not a whole number from 1 to 4",
         ),
         (
             rpc("    frame: { length_bytes: 4, length_offset: 14 }\n"),
