@@ -18,7 +18,7 @@ use crate::{
         look::Surroundings,
     },
     config::{Config, LeaseEntry, Scope},
-    kernel::{Kernel, Missing, Options, Report},
+    kernel::{Kernel, Missing, Options, Report, self_cost::Programs},
     live::{self, Board},
     memory::{self, Remembered, Slate},
     netns::Netns,
@@ -31,16 +31,19 @@ use crate::{
         self, Control, Tick,
         gauges::{LostHandles, MetricGauges},
         realtime,
+        service::Service,
     },
 };
 
-/// What the command line wishes.
-#[derive(Clone, Debug)]
+/// What the command line and the environment wish.
+#[derive(Debug)]
 pub struct Wishes {
     /// How to load the kernel programs; None: not at all.
     pub kernel: Option<Options>,
     /// Where what is known of flows is kept.
     pub state_dir: PathBuf,
+    /// Who is told that the tick runs.
+    pub service: Service,
 }
 
 /// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
@@ -53,6 +56,8 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// The loaded programs, for [`probe_cost`](crate::collect::probe_cost); None: none.
+    pub programs: Option<Programs>,
     /// What of the node is watched.
     pub scope: Scope,
     /// What a change of the configuration needs.
@@ -104,6 +109,7 @@ impl Daemon {
             .as_ref()
             .map(|kernel| kernel.report.clone())
             .unwrap_or_default();
+        let programs = kernel.as_ref().map(Kernel::programs);
         let helper = kernel.as_mut().and_then(|kernel| {
             let around = Surroundings {
                 mounts: Mounts::find(),
@@ -133,6 +139,7 @@ impl Daemon {
             remembered,
             live,
             slate,
+            service: wishes.service.another(),
             control,
         };
         let memory_locked = match realtime::lock_memory() {
@@ -142,6 +149,12 @@ impl Daemon {
                 false
             }
         };
+        // What goes wrong on the way of an alert must not be the disk.
+        if !config.alerts.is_empty()
+            && let Err(error) = realtime::load_code()
+        {
+            tracing::warn!(%error, "code not loaded: an alert may wait for the disk");
+        }
         let real_time = realtime::can();
         if !real_time {
             tracing::warn!("no real-time priority for the tick; nice -20 instead");
@@ -153,6 +166,7 @@ impl Daemon {
             memory_locked,
             real_time,
             adopted,
+            programs,
             scope: config.scope.clone(),
             reloads: Reloads { gate, netns },
             board,
@@ -205,6 +219,8 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
         thread: metrics.lost(Lost::Thread),
         lease: metrics.lost(Lost::Lease),
         segment: metrics.lost(Lost::Segment),
+        request: metrics.lost(Lost::Request),
+        question: metrics.lost(Lost::Question),
     };
     MetricGauges::new(metrics.tick(&config.entry_names()), lost)
 }
@@ -241,6 +257,9 @@ pub fn reload(
                 entry.name
             ));
         }
+    }
+    if new.probe_cost != old.probe_cost {
+        return Err("limits.probe_cost cannot change while running; restart the daemon".to_owned());
     }
     let done = Arc::new(AtomicBool::new(false));
     control.reload.push(tick::Reload {

@@ -41,11 +41,15 @@ pub enum Lost {
     Lease,
     /// Lines of the daemon's own log.
     LogLine,
+    /// Block requests that were not followed: too many in flight.
+    Request,
+    /// Questions about a late lease's cause that found a queue full; they are asked again.
+    Question,
 }
 
 impl Lost {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Note,
         Self::EventLine,
         Self::Alert,
@@ -54,6 +58,8 @@ impl Lost {
         Self::Thread,
         Self::Lease,
         Self::LogLine,
+        Self::Request,
+        Self::Question,
     ];
 
     /// Its word in events and metrics.
@@ -68,6 +74,8 @@ impl Lost {
             Self::Thread => "thread",
             Self::Lease => "lease",
             Self::LogLine => "log_line",
+            Self::Request => "request",
+            Self::Question => "question",
         }
     }
 }

@@ -97,11 +97,30 @@ pub struct Change {
     pub joined: Option<IncidentId>,
 }
 
-/// An incident that was touched since the last [`Incidents::settle`].
+/// The leases of one entry in one role within an incident.
 #[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// The entry's index.
+    pub entry: u16,
+    /// The role.
+    pub role: Role,
+    /// How many.
+    pub leases: usize,
+    /// The one nearest to lapsing.
+    pub worst: LeaseId,
+    /// Its stage.
+    pub stage: Stage,
+    /// When it may lapse; `Mono(u64::MAX)` where that is not known.
+    pub floor: Mono,
+}
+
+/// An incident that was touched since the last [`Incidents::settle`].
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
     /// How it stands.
     pub change: Change,
+    /// The leases in it now, by entry and role; none: it is over.
+    pub parts: Vec<Part>,
     /// What there is to say of it, if anything (`Opened` was said by [`Incidents::step`]).
     pub say: Option<State>,
     /// Worst stage of the leases in it now; `None`: none is left.
@@ -124,6 +143,7 @@ struct Member {
     incident: IncidentId,
     id: LeaseId,
     entry: u16,
+    role: Role,
     stage: Stage,
     /// When it may lapse; `Mono(u64::MAX)` where that is not known.
     floor: Mono,
@@ -187,6 +207,7 @@ impl Incidents {
             let Some(change) = self.look(id) else {
                 continue;
             };
+            let parts = self.parts(id);
             let Some(incident) = self.open.get_mut(&id) else {
                 continue;
             };
@@ -201,6 +222,7 @@ impl Incidents {
             }
             settled.push(Settled {
                 change,
+                parts,
                 say,
                 stage_now: (!closed).then_some(change.stage),
             });
@@ -261,6 +283,7 @@ impl Incidents {
                 incident,
                 id: transition.subject.id,
                 entry: transition.subject.entry,
+                role: transition.subject.role,
                 stage,
                 floor,
             },
@@ -362,6 +385,39 @@ impl Incidents {
         if let Some(left) = left.and_then(|id| self.open.get_mut(&id)) {
             left.joined = Some(to);
         }
+    }
+
+    fn parts(&self, id: IncidentId) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let members = self.open.get(&id).into_iter().flat_map(|incident| {
+            incident
+                .members
+                .iter()
+                .filter_map(|handle| self.members.get(handle))
+        });
+        for member in members {
+            let same = |part: &&mut Part| part.entry == member.entry && part.role == member.role;
+            let Some(part) = parts.iter_mut().find(same) else {
+                parts.push(Part {
+                    entry: member.entry,
+                    role: member.role,
+                    leases: 1,
+                    worst: member.id,
+                    stage: member.stage,
+                    floor: member.floor,
+                });
+                continue;
+            };
+            part.leases += 1;
+            if (member.stage, std::cmp::Reverse(member.floor))
+                > (part.stage, std::cmp::Reverse(part.floor))
+            {
+                part.worst = member.id;
+                part.stage = member.stage;
+                part.floor = member.floor;
+            }
+        }
+        parts
     }
 
     /// The incident as it stands now.

@@ -431,6 +431,27 @@ fn why(transition: &Transition) -> String {
     }
 }
 
+/// All facts of a verdict in a line.
+#[must_use]
+pub fn evidence(transition: &Transition) -> String {
+    let told: Vec<String> = transition.verdict.facts().filter_map(fact_words).collect();
+    if told.is_empty() {
+        "nothing that tells more".to_owned()
+    } else {
+        told.join("; ")
+    }
+}
+
+/// How long a lease has, in words.
+#[must_use]
+pub fn remaining(left_ns: Option<i64>) -> String {
+    match left_ns {
+        None => "not known: its timeout is inferred".to_owned(),
+        Some(left) if left >= 0 => format!("{} until it may lapse", seconds(left.into())),
+        Some(left) => format!("could have lapsed {} ago", seconds(-i128::from(left))),
+    }
+}
+
 /// How many of the facts are the cause's own proof: two or three that belong together.
 fn proof_length(transition: &Transition) -> usize {
     transition

@@ -10,6 +10,7 @@ pub mod flows;
 pub mod gauges;
 mod pause;
 pub mod realtime;
+pub mod service;
 pub mod threads;
 
 use std::{
@@ -113,6 +114,10 @@ pub struct Snapshot<'a> {
     pub flows: &'a FlowTable,
     /// What the kernel programs could not do.
     pub losses: watchdog_common::layout::Losses,
+    /// Waits that are over.
+    pub waits: watchdog_common::layout::Waits,
+    /// Questions about late leases that were not answered for want of room.
+    pub questions_lost: u64,
     /// Threads watched.
     pub threads: usize,
     /// Threads that found no slot.
@@ -193,6 +198,8 @@ pub struct Tick<G> {
     pub live: Publisher,
     /// Where what a later run should know is left.
     pub slate: memory::Slate,
+    /// Who is told that it runs.
+    pub service: service::Service,
     /// Stop, pulse, reload.
     pub control: Control<G>,
 }
@@ -251,6 +258,7 @@ impl<G: Gauges + 'static> Tick<G> {
             }
             let said = self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
+            self.service.feed(now);
             // Whoever hears of a change finds it on the sheet, unless that would cost too much.
             if now >= gauges_due || said && now >= rested {
                 let begun = clock();
@@ -358,6 +366,7 @@ impl<G: Gauges + 'static> Tick<G> {
 
     fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
         let losses = self.state().map(State::losses).unwrap_or_default();
+        let waits = self.state().map(State::waits).unwrap_or_default();
         let mut sheet = self.live.begin();
         let note = |lease: &LeaseView| {
             if let Some(sheet) = &mut sheet {
@@ -369,6 +378,8 @@ impl<G: Gauges + 'static> Tick<G> {
             slots: self.state().map_or(0, |state| state.flows.len()),
             flows,
             losses,
+            waits,
+            questions_lost: self.helper.as_ref().map_or(0, Helper::lost),
             threads: threads.watched(),
             threads_refused: threads.refused(),
             leases_refused: self.book.refused(),

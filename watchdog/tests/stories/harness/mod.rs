@@ -15,6 +15,8 @@ pub mod faults;
 pub mod http;
 pub mod process;
 pub mod program;
+pub mod prometheus;
+pub mod receiver;
 pub mod rust_client;
 pub mod transcript;
 pub mod world;
