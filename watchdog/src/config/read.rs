@@ -162,9 +162,15 @@ fn clash(place: &Place<'_>, entry: &LeaseEntry, earlier_place: &Place<'_>, earli
     }
     let same_role = (entry.roles.holder && earlier.roles.holder)
         || (entry.roles.grantor && earlier.roles.grantor);
-    if !same_role {
-        return;
-    }
+    let (role, mend) = if same_role {
+        ("in the same role", "leave it to one of them")
+    } else {
+        // A flow finds its entry by its port alone.
+        (
+            "and entries are told apart by their ports alone",
+            "leave it to one of them, with \"role: both\"",
+        )
+    };
     for own in &entry.ports {
         for other in &earlier.ports {
             let (first, last) = (*own.start().max(other.start()), *own.end().min(other.end()));
@@ -177,7 +183,7 @@ fn clash(place: &Place<'_>, entry: &LeaseEntry, earlier_place: &Place<'_>, earli
                 format!("ports {first}-{last} belong")
             };
             place.complain(format!(
-                "{which} to {} too, in the same role; leave it to one of them",
+                "{which} to {} too, {role}; {mend}",
                 earlier_place.path
             ));
         }

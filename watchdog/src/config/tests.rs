@@ -198,6 +198,12 @@ fn each_mistake_names_line_key_and_mend() {
             "x.yaml:5: leases[1]: port 2181 belongs to leases[0] too, in the same role; leave it to one of them",
         ),
         (
+            "leases:\n- name: a\n  protocol: zookeeper\n  ports: [2181]\n  role: holder\n\
+             - name: b\n  protocol: zookeeper\n  ports: [\"2180-2182\"]\n  role: grantor\n"
+                .to_owned(),
+            "x.yaml:6: leases[1]: port 2181 belongs to leases[0] too, and entries are told apart by their ports alone; leave it to one of them, with \"role: both\"",
+        ),
+        (
             entry("  - {}\n"),
             "x.yaml:5: leases[1]: name is missing; add one, like \"name: zookeeper\"\n\
              x.yaml:5: leases[1]: ports is missing; add the grantor's, like \"ports: [2181]\"\n\

@@ -32,6 +32,16 @@ pub(super) struct Overrun {
     pub at: Mono,
 }
 
+/// A renewal that the grantor has read and not answered: whether it has renewed yet, of a protocol
+/// whose grantor is not known, is open until the answer.
+#[derive(Clone, Copy, Debug)]
+struct InHand {
+    /// The newest renewal before it.
+    base: Mono,
+    /// When it had arrived.
+    arrived_at: Mono,
+}
+
 /// Proof that a lease has expired.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expiry {
@@ -78,6 +88,7 @@ pub(super) struct Lease {
     /// to read that request, it moves the lease there and closes the flow that carries it now.
     has_rivals: bool,
     overrun: Option<Overrun>,
+    in_hand: Option<InHand>,
 
     /// Counters of the flow when it was last looked at.
     answers: u64,
@@ -139,6 +150,7 @@ impl Lease {
             unheard_since: None,
             has_rivals: false,
             overrun: None,
+            in_hand: None,
             answers: 0,
             reads: 0,
             keepalives: 0,
@@ -373,6 +385,14 @@ impl Lease {
             _ => None,
         };
         self.request_before = newest;
+        let surely_renewed = settings.has_goodbye || settings.renews_from_reply;
+        if flow.answered_at >= newest || surely_renewed {
+            self.in_hand = None;
+        } else if let (Some(_), Some(base), Some(arrived_at), None) =
+            (read, self.facts.base, newest, self.in_hand)
+        {
+            self.in_hand = Some(InHand { base, arrived_at });
+        }
         // Where reads are not seen, an answer proves that its request was read after it arrived.
         let base = read.max(flow.answered_at);
         if base > self.facts.base {
@@ -499,17 +519,15 @@ impl Lease {
 
     /// That the lease has expired is known since `at`: what had been heard of its holder by then.
     pub fn expiry_at(&self, at: Mono) -> Expiry {
-        match self.overrun {
-            None => Expiry {
-                at,
-                base: self.facts.base,
-                arrived_at: self.unheard_since,
-            },
-            Some(overrun) => Expiry {
-                at,
-                base: Some(overrun.base),
-                arrived_at: overrun.arrived_at,
-            },
+        let (base, arrived_at) = match (self.overrun, self.in_hand) {
+            (Some(overrun), _) => (Some(overrun.base), overrun.arrived_at),
+            (None, Some(in_hand)) => (Some(in_hand.base), Some(in_hand.arrived_at)),
+            (None, None) => (self.facts.base, self.unheard_since),
+        };
+        Expiry {
+            at,
+            base,
+            arrived_at,
         }
     }
 
@@ -541,7 +559,11 @@ impl Lease {
         let at_resumption = self
             .overrun
             .is_some_and(|overrun| closed.at.since(overrun.at) < settings.grantor_tick_ns());
-        (after_floor || at_resumption).then_some(closed.at)
+        // It had the renewal in hand for so long that the one before it was over.
+        let unprocessed = self
+            .in_hand
+            .is_some_and(|in_hand| closed.at >= in_hand.base.plus(timeout_ns));
+        (after_floor || at_resumption || unprocessed).then_some(closed.at)
     }
 
     /// Whether the holder closed the lease: asked to, and was answered or hung up.

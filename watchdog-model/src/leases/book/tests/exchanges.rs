@@ -220,3 +220,38 @@ fn a_long_poll_renews_from_when_its_reply_was_sent() {
         assert!(said[0].starts_with("Healthy>"), "{said:?}");
     }
 }
+
+#[test]
+fn a_grantor_that_expires_the_renewal_that_it_has_in_hand_was_wrong() {
+    for (hangs_up_after, wrong) in [(secs(11), false), (secs(13), true)] {
+        let mut bench = Bench::with(settings());
+        let mut flow = renewing(&mut bench, Role::Grantor);
+        let renewed = bench.now;
+        bench.until(secs(16));
+        ping_sent(&mut flow, bench.now);
+        // It is read, and then its log line hangs.
+        let arrived = bench.now;
+        flow.read_at = Some(bench.now.plus(1));
+        bench.see(&flow);
+        flow.stall = Some(Stall {
+            kind: StallKind::Uninterruptible,
+            since: bench.now.plus(2),
+            tid: 7,
+            comm: [0; 16],
+        });
+        bench.see(&flow);
+        bench.until(renewed.since(START) + hangs_up_after);
+        flow.stall = None;
+        closes(&mut bench, &mut flow, CloseHow::OwnClose);
+        let found = bench.notes.iter().find_map(|(_, note)| match note {
+            Note::FalseExpiry(expiry) => Some(*expiry),
+            _ => None,
+        });
+        assert_eq!(found.is_some(), wrong, "{:?}", bench.said());
+        if let Some(found) = found {
+            assert_eq!(found.arrived_at, arrived);
+            assert_eq!(found.read_at, Some(arrived.plus(1)));
+            assert_eq!(found.expired_at, bench.now);
+        }
+    }
+}
