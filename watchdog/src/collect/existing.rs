@@ -23,7 +23,7 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, PROTOCOL_REQUEST_REPLY,
+    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, PROTOCOL_REQUEST_REPLY,
     REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
@@ -268,7 +268,6 @@ impl Found {
     /// # Errors
     /// No slot is free.
     pub fn take_in(&self, state: &mut State) -> io::Result<()> {
-        let shape = state.shape(self.entry);
         let index = state.take_flow().ok_or(io::ErrorKind::OutOfMemory)?;
         let Some(slot) = state.flows.at(index) else {
             return Err(io::ErrorKind::OutOfMemory.into());
