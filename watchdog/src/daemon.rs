@@ -100,10 +100,10 @@ impl Daemon {
             .map_or(0, |options| options.flows as usize);
         let mut adopted = 0;
         if let Some(kernel) = &mut kernel {
-            let shapes = config.shapes();
-            kernel.state.describe_entries(&shapes);
+            let search = search(config, ports, number);
+            kernel.state.describe_entries(&search.shapes);
             kernel.state.watch_ports(&ports);
-            adopted = existing::adopt(&mut kernel.state, &search(config, ports, number));
+            adopted = existing::adopt(&mut kernel.state, &search);
         }
         let report = kernel
             .as_ref()
@@ -149,6 +149,12 @@ impl Daemon {
                 false
             }
         };
+        // What goes wrong on the way of an alert must not be the disk.
+        if !config.alerts.is_empty()
+            && let Err(error) = realtime::load_code()
+        {
+            tracing::warn!(%error, "code not loaded: an alert may wait for the disk");
+        }
         let real_time = realtime::can();
         if !real_time {
             tracing::warn!("no real-time priority for the tick; nice -20 instead");
@@ -246,9 +252,8 @@ pub fn reload(
                 .all(|(old, new)| usize::from(*old) != index + 1 || old == new);
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved, lose ports or get another protocol, \
-                 signature or frame while running; \
-                 restart the daemon: known leases are taken over",
+                "leases[{index}] ({}) cannot be removed, moved, lose ports or get another \
+                 protocol, signature or frame while running; restart the daemon: known leases are taken over",
                 entry.name
             ));
         }
@@ -274,8 +279,8 @@ pub fn reload(
 
 fn search(config: &Config, ports: [u8; PORTS], netns: Option<u32>) -> Search {
     Search {
-        ports: Box::new(ports),
         shapes: Box::new(config.shapes()),
+        ports: Box::new(ports),
         netns,
         clock: tick::clock,
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
-use watchdog::cli::{Cli, Command, Reference, RunArgs};
+use watchdog::cli::{Cli, Command, Reference, RunArgs, TestAlertArgs};
 use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
+use watchdog::mute;
 use watchdog::outbox::outbox;
 use watchdog::reference;
 use watchdog::run::{Inputs, prepare, serve};
@@ -25,6 +26,16 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
         Command::CheckConfig { file } => check_config(file),
+        Command::TestAlert(args) => test_alert(args, cli.verbose),
+        Command::Mute {
+            lease,
+            span,
+            socket,
+        } => mute::query(lease, *span).and_then(|query| mute::ask(&socket.path, "POST", &query)),
+        Command::Unmute { lease, socket } => {
+            mute::ask(&socket.path, "DELETE", &mute::unmute_query(lease))
+        }
+        Command::Mutes { socket } => mute::ask(&socket.path, "GET", ""),
         Command::Reference { of } => {
             print!("{}", page(*of));
             Ok(())
@@ -59,6 +70,21 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         config.alerts.len()
     );
     Ok(())
+}
+
+fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
+    let config = Config::load(Some(&args.config))?;
+    let _log = watchdog::log::start(verbose)
+        .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
+    let outcome = runtime.block_on(watchdog::test_alert::run(&config));
+    // Not waited for: a name's look-up may hang.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ mod build;
 mod demo;
 mod docs;
 mod faults;
+mod incident;
 mod layout;
 mod mutate;
 mod package;
@@ -54,6 +55,7 @@ enum Verb {
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
+    Incident(incident::Args),
     Starved(starved::Args),
     Mutate(mutate::Args),
     Package(package::Args),
@@ -84,6 +86,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
         Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
+        Verb::Incident(args) => incident::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
         Verb::Package(args) => package::run(&layout, cli.bpf_toolchain, args),
     }

@@ -233,8 +233,8 @@ impl<'a> Frame<'a> {
             return None;
         }
         let mut last = facts.request_at.max(facts.welcomed_at);
-        if self.settings.renews_from_reply {
-            // The next request follows upon the reply.
+        if !self.settings.has_goodbye {
+            // Who asks and waits counts its interval from the reply, or sends at once upon it.
             last = last.max(facts.reply_at);
         }
         let last = self.since_fresh(last.unwrap_or(facts.opened_at));

@@ -37,6 +37,8 @@ const IDLE_NS: u64 = 100 * MS;
 /// What is found is open here until the tick has taken it in, and a connection that its owner
 /// closes meanwhile stays open for so long: a few at a time.
 const BATCH: usize = 128;
+/// Batches that wait for the tick, which takes so many a time: some milliseconds' work.
+pub const BATCHES: usize = 4;
 /// How often it is looked whether the tick is done, and how often at most.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const LOOKS: usize = 400;
@@ -100,13 +102,15 @@ pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Fo
                 return;
             }
             let mut batch = Vec::with_capacity(BATCH);
+            let mut handed = Vec::with_capacity(BATCHES);
             search.each(|one| {
                 batch.push(one);
                 if batch.len() == BATCH {
-                    hand_over(&mut batch, &to);
+                    hand_over(&mut batch, &mut handed, &to);
                 }
             });
-            hand_over(&mut batch, &to);
+            hand_over(&mut batch, &mut handed, &to);
+            take_back(&mut handed);
         });
     if let Err(error) = spawned {
         tracing::warn!(%error, "connections that were there before are seen at their next packet");
@@ -114,14 +118,21 @@ pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Fo
 }
 
 /// Hands some over, and keeps the last hold of them so that it is not the tick that closes them.
-fn hand_over(batch: &mut Vec<Found>, to: &SegQueue<Arc<[Found]>>) {
-    if batch.is_empty() {
-        return;
+fn hand_over(batch: &mut Vec<Found>, handed: &mut Vec<Arc<[Found]>>, to: &SegQueue<Arc<[Found]>>) {
+    if handed.len() == BATCHES {
+        take_back(handed);
     }
     let all: Arc<[Found]> = batch.drain(..).collect();
     to.push(Arc::clone(&all));
-    // Else the tick is on its end, and so is the process.
-    wait_until(|| Arc::strong_count(&all) == 1);
+    handed.push(all);
+}
+
+/// Closes what the tick has taken in.
+fn take_back(handed: &mut Vec<Arc<[Found]>>) {
+    for all in handed.drain(..) {
+        // Else the tick is at its end, and so is the process.
+        wait_until(|| Arc::strong_count(&all) == 1);
+    }
 }
 
 fn wait_until(done: impl Fn() -> bool) -> bool {
@@ -217,8 +228,6 @@ impl Search {
         if entry == 0 || (client && !holder) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let shape = self.shapes.get(usize::from(entry - 1));
-        let shape = shape.copied().unwrap_or_default();
         let mut comm = [0; 16];
         let named = process.stat().map(|stat| stat.comm).unwrap_or_default();
         for (to, from) in comm[..15].iter_mut().zip(named.bytes()) {
@@ -234,7 +243,11 @@ impl Search {
             peer,
             holder,
             entry: entry - 1,
-            shape,
+            shape: self
+                .shapes
+                .get(usize::from(entry - 1))
+                .copied()
+                .unwrap_or_default(),
             pid: u32::try_from(process.pid).unwrap_or(0),
             comm,
         })
@@ -277,14 +290,7 @@ impl Found {
             (*slot).owner = self.pid;
             (*slot).owner_comm = self.comm;
             (*slot).life.opened_ns = self.at.0;
-            stamp(
-                &mut *slot,
-                self.holder,
-                &self.shape,
-                &self.info,
-                self.unread,
-                self.at,
-            );
+            self.stamp(&mut *slot);
             (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
             (*slot).generation
         };
@@ -302,40 +308,36 @@ impl Found {
     }
 }
 
-/// Fills in what TCP remembers: when data last went and came.
-fn stamp(
-    slot: &mut FlowSlot,
-    holder: bool,
-    shape: &EntryShape,
-    info: &libc::tcp_info,
-    unread: i32,
-    now: Mono,
-) {
-    let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
-    let sent_ago = ago(info.tcpi_last_data_sent);
-    let received_ago = ago(info.tcpi_last_data_recv);
-    let quiet = info.tcpi_unacked == 0 && unread == 0;
-    let idle = quiet && sent_ago > IDLE_NS && received_ago > IDLE_NS;
-    let boundary = if idle { SYNCED | AT_BOUNDARY } else { 0 };
-    slot.requests.flags = REQUESTS | boundary | if holder { OUTGOING } else { 0 };
-    slot.replies.flags = boundary | if holder { 0 } else { OUTGOING };
-    let (request_ago, reply_ago) = if holder {
-        (sent_ago, received_ago)
-    } else {
-        (received_ago, sent_ago)
-    };
-    if unread == 0 {
-        slot.reads.read_ns = now.minus(received_ago).0;
-    }
-    if shape.signature_len != 0 {
-        // What came and went last may not have been a renewal.
-        return;
-    }
-    slot.requests.newest_ns = now.minus(request_ago).0;
-    slot.replies.newest_ns = now.minus(reply_ago).0;
-    if quiet && reply_ago <= request_ago {
-        slot.replies.answered_ns = slot.requests.newest_ns;
-        slot.replies.answer_ns = slot.replies.newest_ns;
+impl Found {
+    /// Fills in what TCP remembers: when data last went and came.
+    fn stamp(&self, slot: &mut FlowSlot) {
+        let (now, unread) = (self.at, self.unread);
+        let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
+        let sent_ago = ago(self.info.tcpi_last_data_sent);
+        let received_ago = ago(self.info.tcpi_last_data_recv);
+        let quiet = self.info.tcpi_unacked == 0 && unread == 0;
+        let idle = quiet && sent_ago > IDLE_NS && received_ago > IDLE_NS;
+        let boundary = if idle { SYNCED | AT_BOUNDARY } else { 0 };
+        slot.requests.flags = REQUESTS | boundary | if self.holder { OUTGOING } else { 0 };
+        slot.replies.flags = boundary | if self.holder { 0 } else { OUTGOING };
+        let (request_ago, reply_ago) = if self.holder {
+            (sent_ago, received_ago)
+        } else {
+            (received_ago, sent_ago)
+        };
+        if unread == 0 {
+            slot.reads.read_ns = now.minus(received_ago).0;
+        }
+        if self.shape.signature_len != 0 {
+            // What came and went last may not have been a renewal.
+            return;
+        }
+        slot.requests.newest_ns = now.minus(request_ago).0;
+        slot.replies.newest_ns = now.minus(reply_ago).0;
+        if quiet && reply_ago <= request_ago {
+            slot.replies.answered_ns = slot.requests.newest_ns;
+            slot.replies.answer_ns = slot.replies.newest_ns;
+        }
     }
 }
 

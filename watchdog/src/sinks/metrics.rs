@@ -19,6 +19,7 @@ use watchdog_model::leases::note::{Note, Outcome, Stage, Subject};
 use watchdog_model::leases::observation::{Role, TimeoutSource};
 
 use super::events::Started;
+use super::tally::Tally;
 use super::words;
 use crate::kernel::self_cost::Cost;
 use crate::outbox::Lost;
@@ -127,6 +128,30 @@ const TABLE: &[Definition] = &[
         Kind::Counter,
         &[],
         "Incidents at risk or worse that no alert is configured for.",
+    ),
+    metric(
+        "alerts_total",
+        Kind::Counter,
+        &["alert", "to", "result"],
+        "Messages of alerts, by their place in the configuration: sent, or failed for good.",
+    ),
+    metric(
+        "alert_retries_total",
+        Kind::Counter,
+        &["alert", "to"],
+        "Posts tried again, kept hooks started again.",
+    ),
+    metric(
+        "alerts_muted_total",
+        Kind::Counter,
+        &["lease"],
+        "Incidents that were not told because the lease is muted.",
+    ),
+    metric(
+        "muted",
+        Kind::Gauge,
+        &["lease"],
+        "Whether alerts of these leases are muted (1).",
     ),
     metric(
         "expired_total",
@@ -256,6 +281,10 @@ pub struct Metrics {
     transitions: IntCounterVec,
     warnings: IntCounterVec,
     would_page: IntCounterVec,
+    alerts: IntCounterVec,
+    alert_retries: IntCounterVec,
+    alerts_muted: IntCounterVec,
+    muted: IntGaugeVec,
     expired: IntCounterVec,
     false_expiries: IntCounterVec,
     gap_ratio: HistogramVec,
@@ -398,6 +427,10 @@ impl Metrics {
             transitions: make!(registry, IntCounterVec, "transitions_total"),
             warnings: make!(registry, IntCounterVec, "warnings_total"),
             would_page: make!(registry, IntCounterVec, "would_page_total"),
+            alerts: make!(registry, IntCounterVec, "alerts_total"),
+            alert_retries: make!(registry, IntCounterVec, "alert_retries_total"),
+            alerts_muted: make!(registry, IntCounterVec, "alerts_muted_total"),
+            muted: make!(registry, IntGaugeVec, "muted"),
             expired: make!(registry, IntCounterVec, "expired_total"),
             false_expiries: make!(registry, IntCounterVec, "false_expiries_total"),
             gap_ratio: histogram(&registry, "renewal_gap_ratio")?,
@@ -437,6 +470,8 @@ impl Metrics {
 
     fn foresee(&self, entries: &[String]) {
         for entry in entries {
+            self.alert_muted(entry);
+            self.muted.with_label_values(&[entry.as_str()]);
             for role in ROLES.map(words::role) {
                 let ends = [Outcome::Renewed, Outcome::Expired];
                 for to in STAGES.map(Outcome::Stage).into_iter().chain(ends) {
@@ -603,6 +638,28 @@ impl Metrics {
                 .inc_by(cost.time.as_secs_f64());
         }
         self.probe_sampled.inc_by(sampled.as_secs_f64());
+    }
+
+    /// What becomes of one alert's messages.
+    pub fn alert_tally(&self, index: usize, to: &str) -> Tally {
+        let index = index.to_string();
+        let result = |result| self.alerts.with_label_values(&[index.as_str(), to, result]);
+        Tally {
+            sent: result("sent"),
+            failed: result("failed"),
+            retries: self.alert_retries.with_label_values(&[index.as_str(), to]),
+            lost: self.lost(Lost::Alert),
+        }
+    }
+
+    /// Incidents of an entry that were not told because it is muted.
+    pub fn alert_muted(&self, lease: &str) -> IntCounter {
+        self.alerts_muted.with_label_values(&[lease])
+    }
+
+    /// Whether an entry is muted.
+    pub fn set_muted(&self, lease: &str, muted: bool) {
+        self.muted.with_label_values(&[lease]).set(i64::from(muted));
     }
 
     /// Flows of all entries: followed, not followed now, of which only bytes can be seen.

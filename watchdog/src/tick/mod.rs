@@ -35,7 +35,7 @@ use watchdog_model::{
 use crate::{
     collect::{
         executables::{Edition, Executables},
-        existing::Found,
+        existing::{self, Found},
         helper::Helper,
     },
     kernel::{Kernel, state::State},
@@ -250,7 +250,10 @@ impl<G: Gauges + 'static> Tick<G> {
             while let Some(reload) = self.control.reload.pop() {
                 self.reload(reload);
             }
-            if let Some(found) = self.control.found.pop() {
+            for _ in 0..existing::BATCHES {
+                let Some(found) = self.control.found.pop() else {
+                    break;
+                };
                 self.adopt(&found);
             }
             let said = self.look(&mut flows, &mut threads, now);
@@ -293,7 +296,7 @@ impl<G: Gauges + 'static> Tick<G> {
 
     /// One look at everything that may have changed. Whether there was something to say.
     fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) -> bool {
-        let outbox = self.outbox.clone();
+        let outbox = &mut self.outbox;
         let mut said = false;
         let mut say = |note: Note| {
             said = true;
@@ -391,7 +394,7 @@ impl<G: Gauges + 'static> Tick<G> {
         self.kernel.as_ref().map(|kernel| &kernel.state)
     }
 
-    fn say(&self, at: Mono, message: Message) {
+    fn say(&mut self, at: Mono, message: Message) {
         self.outbox.send(Stamped { at, message });
     }
 }

@@ -8,7 +8,9 @@
 mod harness;
 mod harness_itself;
 
+mod alerting;
 mod bad_input;
+mod crowd;
 mod daemon_killed;
 mod dashboards;
 mod demo;
@@ -19,7 +21,9 @@ mod healthy;
 mod late_start;
 mod paths;
 mod prometheus;
+mod protocols;
 mod scope;
 mod seen;
 mod server_restart;
+mod storm;
 mod thawed_client;

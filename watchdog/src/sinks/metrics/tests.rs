@@ -24,6 +24,7 @@ fn entries() -> Vec<String> {
 fn every_metric_of_the_table_is_exported_with_its_help() {
     let metrics = Metrics::new(&entries()).unwrap();
     let _handles = metrics.tick(&entries());
+    let _tally = metrics.alert_tally(0, "webhook");
     metrics.started(&Started {
         attached: vec![Attached {
             signal: "packets".into(),
