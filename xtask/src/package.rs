@@ -87,7 +87,7 @@ fn packer(layout: &Layout) -> Result<PathBuf> {
     let own = layout.tools().join("bin").join(PACKER);
     for found in [own.clone(), PathBuf::from(PACKER)] {
         let version = gather(program(&found).arg("--version"));
-        if version.is_ok_and(|said| said.stdout.starts_with(b"3.")) {
+        if version.is_ok_and(|said| said.stdout.starts_with(b"cargo-deb 3.")) {
             return Ok(found);
         }
     }
@@ -98,7 +98,10 @@ fn packer(layout: &Layout) -> Result<PathBuf> {
     cargo
         .args(["install", PACKER, "--version", PACKER_VERSION, "--locked"])
         .arg("--root")
-        .arg(layout.tools());
+        .arg(layout.tools())
+        // It runs for seconds: what counts is how long it takes to build.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off");
     run_child(&mut cargo).with_context(|| format!("building {PACKER}"))?;
     Ok(own)
 }

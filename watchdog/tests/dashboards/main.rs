@@ -2,6 +2,7 @@
 //! a panel that asks for what does not exist shows a healthy nothing.
 
 mod queries;
+mod schema;
 
 use queries::{Query, dashboards, of_dashboards, of_rules, panels, rule_tests, rules};
 use serde_json::Value;
