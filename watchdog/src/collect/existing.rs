@@ -23,8 +23,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, PROTOCOL_REQUEST_REPLY,
-    REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
+    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS,
+    PROTOCOL_REQUEST_REPLY, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
 
