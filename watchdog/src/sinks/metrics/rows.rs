@@ -56,7 +56,18 @@ pub fn label_values() -> Vec<(&'static str, String)> {
         ),
         ("role", list(ROLES.map(words::role).to_vec())),
         ("stage", list(STAGES.map(words::stage).to_vec())),
-        ("to", list(to.map(words::outcome).collect())),
+        (
+            "to",
+            format!(
+                "of transitions_total: {}; of alerts: the way out, `exec`, `webhook` or `alertmanager`",
+                list(to.map(words::outcome).collect())
+            ),
+        ),
+        (
+            "alert",
+            "place in `alerts` of the configuration, from 0".to_owned(),
+        ),
+        ("result", "`sent`, `failed`".to_owned()),
         ("cause", list(words::CAUSES.map(words::cause).to_vec())),
         ("rank", format!("`1` (nearest to lapsing) to `{WORST}`")),
         (
