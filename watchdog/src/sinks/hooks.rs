@@ -256,7 +256,8 @@ async fn start(hook: &Hook) -> Result<Running, String> {
     Ok(running)
 }
 
-/// In the child: as any program runs, whatever the daemon gave itself.
+/// In the child: as any program runs, whatever the daemon gave itself or was given: with ambient
+/// capabilities a service's user would hand its rights to whatever it starts.
 fn normal_priority() -> io::Result<()> {
     let normal = libc::sched_param { sched_priority: 0 };
     // SAFETY: plain system calls on the calling process; `normal` lives across the call. Where
@@ -264,6 +265,13 @@ fn normal_priority() -> io::Result<()> {
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const normal);
         libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        );
     }
     Ok(())
 }

@@ -59,10 +59,15 @@ pub fn label_values() -> Vec<(&'static str, String)> {
         (
             "to",
             format!(
-                "of transitions_total: {}; of alerts: `exec`, `webhook`, `alertmanager`",
+                "of transitions_total: {}; of alerts: the way out, `exec`, `webhook` or `alertmanager`",
                 list(to.map(words::outcome).collect())
             ),
         ),
+        (
+            "alert",
+            "place in `alerts` of the configuration, from 0".to_owned(),
+        ),
+        ("result", "`sent`, `failed`".to_owned()),
         ("cause", list(words::CAUSES.map(words::cause).to_vec())),
         ("rank", format!("`1` (nearest to lapsing) to `{WORST}`")),
         (
@@ -83,11 +88,6 @@ pub fn label_values() -> Vec<(&'static str, String)> {
         ),
         ("signal", "as in the event `started`".to_owned()),
         ("hook", "as in the event `started`".to_owned()),
-        (
-            "alert",
-            "place under `alerts` in the configuration, from 0".to_owned(),
-        ),
-        ("result", "`sent`, `failed`".to_owned()),
         ("probe", "names of the kernel programs".to_owned()),
         ("version", "the daemon's".to_owned()),
     ]
