@@ -459,8 +459,32 @@ pub struct DeviceSlot {
     pub commits: u64,
     /// Sum of their durations, ns.
     pub commit_sum_ns: u64,
+}
+
+/// How many copies there are of [`Waits`], by CPU modulo this: CPUs that count at once seldom meet.
+/// A power of two.
+pub const WAIT_SHARDS: usize = 16;
+
+/// Durations of one kind, each counted when it ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Durations {
+    /// Their sum, ns.
+    pub sum_ns: u64,
     /// Their histogram.
-    pub commit_bins: [u64; BINS],
+    pub bins: [u64; BINS],
+}
+
+/// Waits that are over. Written by the scheduler and journal programs, word by word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waits {
+    /// Of watched threads: from being runnable to having a CPU.
+    pub runqueue: Durations,
+    /// Of watched threads: uninterruptible sleep.
+    pub blocked: Durations,
+    /// Commits of the node's journals.
+    pub commits: Durations,
 }
 
 /// A block request in flight.
@@ -522,7 +546,9 @@ const _: () = {
     assert!(size_of::<FlowSlot>().is_multiple_of(8));
     assert!(offset_of!(FlowSlot, requests).is_multiple_of(8));
     assert!(size_of::<ThreadSlot>() == 56);
-    assert!(size_of::<DeviceSlot>() == 64 + 8 * BINS);
+    assert!(size_of::<DeviceSlot>() == 64);
+    assert!(size_of::<Waits>() == 3 * (8 + 8 * BINS));
+    assert!(WAIT_SHARDS.is_power_of_two());
     assert!(size_of::<RequestInFlight>() == 16);
     assert!(DEVICES.is_power_of_two());
     assert!(MARKS.is_power_of_two() && SERVERS.is_power_of_two());

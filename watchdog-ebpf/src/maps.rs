@@ -5,9 +5,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use watchdog_common::layout::{
-    DEVICES as DEVICE_COUNT, DeviceSlot, ENTRIES, FLOWS as FLOW_COUNT, FlowSlot, Losses, MMAPABLE,
-    EntryShape, PortTable, REQUESTS_IN_FLIGHT, RequestInFlight, ShapeTable, SlotRef, THREADS as THREAD_COUNT, ThreadBits,
-    ThreadSlot,
+    DEVICES as DEVICE_COUNT, DeviceSlot, ENTRIES, EntryShape, FLOWS as FLOW_COUNT, FlowSlot,
+    Losses, MMAPABLE, PortTable, REQUESTS_IN_FLIGHT, RequestInFlight, ShapeTable, SlotRef,
+    THREADS as THREAD_COUNT, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
 };
 
 /// The flows' slots.
@@ -49,6 +49,10 @@ pub static DEVICES: Array<DeviceSlot, DEVICE_COUNT, MMAPABLE> = Array::new();
 /// The block requests in flight, by their address.
 #[btf_map]
 pub static REQUESTS: HashMap<u64, RequestInFlight, REQUESTS_IN_FLIGHT> = HashMap::new();
+
+/// Waits that are over.
+#[btf_map]
+pub static WAITS: Array<Waits, WAIT_SHARDS, MMAPABLE> = Array::new();
 
 /// What could not be done.
 #[btf_map]

@@ -21,8 +21,8 @@ use aya_ebpf::{
 };
 use watchdog_common::{
     layout::{
-        Direction, FlowSlot, ORIGIN_PACKET, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SERVERS,
-        SLOT_LIVE, SlotRef,
+        Direction, FlowSlot, ORIGIN_PACKET, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR,
+        ROLE_HOLDER, SERVERS, SLOT_LIVE, SlotRef,
     },
     stream,
 };

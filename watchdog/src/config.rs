@@ -4,8 +4,9 @@
 //! mistake in it at once, each with file, line, key path and mend. Never: a value used before all
 //! of it was found right; a key ignored.
 
+mod alerts;
 mod exchange;
-mod keys;
+pub mod keys;
 mod read;
 mod tree;
 mod trust;
@@ -20,14 +21,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use watchdog_common::layout::{ENTRIES, EntryShape};
-use watchdog_model::leases::note::Stage;
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
-use watchdog_model::time::{SECOND, secs};
+use watchdog_model::time::SECOND;
 
 use crate::collect::admission::Admission;
 
+pub use alerts::{
+    Alert, Alertmanager, Destination as AlertDestination, ExecHook, Filter, Url, Webhook,
+};
 pub use exchange::{Exchange, Frame, Signature};
 pub use keys::KEYS;
+pub use trust::program as trusted_program;
 pub use walk::Problem;
 
 /// Files beyond this are no configuration.
@@ -35,12 +39,6 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Entries beyond this would make labels, and so the cost of being scraped, unbounded.
 pub const MAX_LEASES: usize = ENTRIES;
-
-/// A hook that has not come to its end by then is not going to page anyone.
-const HOOK_TIMEOUT_NS: u64 = secs(5);
-
-/// While a hook runs, later alerts of the same hook wait.
-const MAX_HOOK_TIMEOUT_NS: u64 = secs(60);
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +57,8 @@ pub struct Config {
     pub http: Http,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+    /// Whether what the kernel programs cost is counted for a second a minute.
+    pub probe_cost: bool,
 }
 
 /// What of the node to watch.
@@ -210,26 +210,6 @@ impl Default for Stages {
     }
 }
 
-/// Whom to tell of what.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alert {
-    /// This stage and worse.
-    pub on: Stage,
-    /// The program to tell.
-    pub hook: ExecHook,
-}
-
-/// A program that is told by JSON lines on its standard input.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExecHook {
-    /// Program (absolute path) and arguments.
-    pub argv: Vec<String>,
-    /// Started early and kept, told of every alert; else one run per alert.
-    pub persistent: bool,
-    /// One-shot: after this long it is killed. Persistent: it must take a line within it. ns.
-    pub timeout_ns: u64,
-}
-
 /// Own cost beyond which the daemon detaches, says so and exits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -267,6 +247,7 @@ impl Default for Config {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
             },
+            probe_cost: false,
         }
     }
 }
@@ -399,6 +380,13 @@ impl Config {
         self.leases.iter().map(LeaseEntry::settings).collect()
     }
 
+    /// Whose flows are watched, entry by entry.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        let entries = self.leases.iter().map(|entry| entry.processes.clone());
+        Admission::new(&self.scope.cgroup, entries.collect())
+    }
+
     /// What the kernel programs are told of the entries, in the same order.
     #[must_use]
     pub fn shapes(&self) -> [EntryShape; ENTRIES] {
@@ -407,13 +395,6 @@ impl Config {
             *shape = entry.shape();
         }
         shapes
-    }
-
-    /// Whose flows are watched, entry by entry.
-    #[must_use]
-    pub fn admission(&self) -> Admission {
-        let entries = self.leases.iter().map(|entry| entry.processes.clone());
-        Admission::new(&self.scope.cgroup, entries.collect())
     }
 
     /// Every port range with the index of its entry.

@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
-use watchdog::cli::{Cli, Command, RunArgs};
+use watchdog::cli::{Cli, Command, Reference, RunArgs, TestAlertArgs};
+use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
+use watchdog::mute;
 use watchdog::outbox::outbox;
+use watchdog::reference;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
+use watchdog::tick::service::Service;
 use watchdog::tick::{self, Control};
 
 fn main() -> ExitCode {
@@ -22,6 +26,20 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
         Command::CheckConfig { file } => check_config(file),
+        Command::TestAlert(args) => test_alert(args, cli.verbose),
+        Command::Mute {
+            lease,
+            span,
+            socket,
+        } => mute::query(lease, *span).and_then(|query| mute::ask(&socket.path, "POST", &query)),
+        Command::Unmute { lease, socket } => {
+            mute::ask(&socket.path, "DELETE", &mute::unmute_query(lease))
+        }
+        Command::Mutes { socket } => mute::ask(&socket.path, "GET", ""),
+        Command::Reference { of } => {
+            print!("{}", page(*of));
+            Ok(())
+        }
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
         Command::Demo(args) => return demo::run(args.clone()),
@@ -36,6 +54,13 @@ fn main() -> ExitCode {
     }
 }
 
+fn page(of: Reference) -> String {
+    match of {
+        Reference::Metrics => reference::of_metrics(),
+        Reference::Config => reference::of_config(),
+    }
+}
+
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = Config::load(Some(file))?;
     println!(
@@ -45,6 +70,21 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         config.alerts.len()
     );
     Ok(())
+}
+
+fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
+    let config = Config::load(Some(&args.config))?;
+    let _log = watchdog::log::start(verbose)
+        .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
+    let outcome = runtime.block_on(watchdog::test_alert::run(&config));
+    // Not waited for: a name's look-up may hang.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
@@ -85,10 +125,11 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             only: None,
         }),
         state_dir: args.state_dir.clone(),
+        service: Service::from_environment(),
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
-    let daemon = Daemon::start(
+    let mut daemon = Daemon::start(
         &config,
         &wishes,
         outbox,
@@ -98,10 +139,14 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         move || drop(end.send(Ok(()))),
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
+    if let Some(programs) = daemon.programs.take().filter(|_| config.probe_cost) {
+        probe_cost::start(programs, Arc::clone(&metrics));
+    }
     let mut in_force = config.clone();
     let started = daemon.describe(prepared.http_address());
     let reloads = daemon.reloads;
-    serve(Inputs {
+    wishes.service.ready();
+    let ended = serve(Inputs {
         started,
         config,
         config_file: args.config.clone(),
@@ -118,5 +163,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             Ok(())
         }),
     })
-    .await
+    .await;
+    wishes.service.stopping();
+    ended
 }

@@ -45,6 +45,10 @@ const TEST_SOFTWARE: &[Package] = &[
     // What reads the metrics and takes the alerts.
     Package::any("prometheus"),
     Package::any("prometheus-alertmanager"),
+    // What judges the package, and makes a Debian to install it into.
+    Package::any("lintian"),
+    Package::any("systemd"),
+    Package::any("debootstrap"),
     // Broken networks and hung disks.
     Package::any("iproute2"),
     Package::any("nftables"),

@@ -4,17 +4,14 @@
 //! mistake the value in the result is a default, and the caller throws the result away.
 
 use std::net::SocketAddr;
-use std::path::Path;
-
-use watchdog_model::leases::note::Stage;
 
 use crate::netns::Netns;
 
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
-    Alert, ApiSocket, Config, ExecHook, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, exchange,
-    trust, units,
+    ApiSocket, Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, exchange, trust,
+    units,
 };
 
 /// Reads the top of the tree into the defaults.
@@ -39,7 +36,7 @@ pub fn config(top: &Place<'_>) -> Config {
         config.scope.netns = scope.read("netns", network_namespace);
     }
     if let Some(place) = keys.get("alerts") {
-        config.alerts = place.items().iter().filter_map(alert).collect();
+        config.alerts = alerts::read(place, &config.leases);
     }
     if let Some(http) = keys.get("http").and_then(Place::group) {
         if let Some(listen) = http.read("listen", address) {
@@ -62,6 +59,9 @@ pub fn config(top: &Place<'_>) -> Config {
         }
         if let Some(memory) = limits.read("memory", units::size) {
             config.limits.memory_bytes = memory;
+        }
+        if let Some(count) = limits.read("probe_cost", flag) {
+            config.probe_cost = count;
         }
     }
     config
@@ -376,75 +376,4 @@ fn fits_timeout(keys: &Group<'_>, stages: &Stages, timeout_ns: Option<u64>) {
             ));
         }
     }
-}
-
-fn alert(place: &Place<'_>) -> Option<Alert> {
-    let keys = place.group()?;
-    let on = keys
-        .required("on", "add the stage, like \"on: at_risk\"")
-        .and_then(|on| {
-            on.read(one_of(&[
-                ("late", Stage::Late),
-                ("at_risk", Stage::AtRisk),
-                ("jeopardy", Stage::Jeopardy),
-                ("lapsed", Stage::Lapsed),
-            ]))
-        });
-    for later in ["webhook", "alertmanager"] {
-        if let Some(place) = keys.get(later) {
-            place.complain("not supported yet; call it from a program under \"exec\"");
-        }
-    }
-    let Some(exec) = keys.get("exec") else {
-        if keys.get("webhook").is_none() && keys.get("alertmanager").is_none() {
-            keys.required(
-                "exec",
-                "say whom to tell, like \"exec: { argv: [/path/to/page.sh] }\"",
-            );
-        }
-        return None;
-    };
-    let hook = exec_hook(exec)?;
-    Some(Alert { on: on?, hook })
-}
-
-fn exec_hook(place: &Place<'_>) -> Option<ExecHook> {
-    let keys = place.group()?;
-    let argv_place = keys.required(
-        "argv",
-        "add program and arguments, like \"argv: [/path/to/page.sh]\"",
-    )?;
-    let items = argv_place.items();
-    let argv: Vec<String> = items.iter().filter_map(|item| item.read(text)).collect();
-    match items.first() {
-        Some(program) => {
-            if let Some(path) = argv.first()
-                && let Err(what) = trust::program(Path::new(path))
-            {
-                program.complain(what);
-            }
-        }
-        None if matches!(argv_place.node.value, Value::List(_)) => {
-            argv_place.complain("is empty; write the program's absolute path");
-        }
-        None => {}
-    }
-    let persistent = keys.read("persistent", flag).unwrap_or(false);
-    let timeout_ns = keys
-        .read("timeout", units::positive_duration)
-        .unwrap_or(super::HOOK_TIMEOUT_NS);
-    if timeout_ns > super::MAX_HOOK_TIMEOUT_NS
-        && let Some(place) = keys.get("timeout")
-    {
-        place.complain(format!(
-            "{} is too long for an alert; write at most {}",
-            units::show_duration(timeout_ns),
-            units::show_duration(super::MAX_HOOK_TIMEOUT_NS)
-        ));
-    }
-    Some(ExecHook {
-        argv,
-        persistent,
-        timeout_ns,
-    })
 }

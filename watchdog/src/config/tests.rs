@@ -49,7 +49,7 @@ fn a_full_entry_is_understood() {
 scope: { cgroup: /kubepods, netns: self }
 stages: { jeopardy: 70%, margin: 500ms }
 http: { listen: \"[::1]:0\" }
-limits: { cpu: 10%, memory: 1GiB }
+limits: { cpu: 10%, memory: 1GiB, probe_cost: true }
 ",
     )
     .unwrap();
@@ -74,6 +74,7 @@ limits: { cpu: 10%, memory: 1GiB }
     assert_eq!(config.scope.cgroup, "/kubepods");
     assert_eq!(config.scope.netns.as_deref(), Some("self"));
     assert_eq!(config.limits.memory_bytes, 1 << 30);
+    assert!(config.probe_cost);
     assert_eq!(config.http_listen.port(), 0);
 }
 
@@ -295,12 +296,37 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             "alerts:\n- on: at_risk\n".to_owned(),
-            "x.yaml:2: alerts[0]: exec is missing; say whom to tell, like \"exec: { argv: [/path/to/page.sh] }\"",
+            "x.yaml:2: alerts[0]: says not whom to tell; add \"exec: { argv: [/path/to/page.sh] }\", \"webhook: { url: http://… }\" or \"alertmanager: { url: http://… }\"",
         ),
         (
             "alerts:\n- on: at-risk\n  webhook: { url: x }\n".to_owned(),
             "x.yaml:2: alerts[0].on: \"at-risk\" is not known; write \"at_risk\"\n\
-             x.yaml:3: alerts[0].webhook: not supported yet; call it from a program under \"exec\"",
+             x.yaml:3: alerts[0].webhook.url: \"x\" is not a URL; write \"http://x\"",
+        ),
+        (
+            "alerts:\n- on: late\n  exec: { argv: [/bin/true] }\n  webhook: { url: \"http://h\" }\n".to_owned(),
+            "x.yaml:2: alerts[0]: exec and webhook stand in one entry; write an entry with an \"on\" of its own for each",
+        ),
+        (
+            "alerts:\n- on: late\n  webhok: { url: \"http://h\" }\n".to_owned(),
+            "x.yaml:2: alerts[0]: says not whom to tell; add \"exec: { argv: [/path/to/page.sh] }\", \"webhook: { url: http://… }\" or \"alertmanager: { url: http://… }\"\n\
+             x.yaml:3: alerts[0].webhok: unknown key; write \"webhook\"",
+        ),
+        (
+            "alerts:\n- on: late\n  lease: [zookeper]\n  cause: disk\n  webhook: { url: \"ftp://h\", timeout: 0s, headers: { Host: x, \"a b\": c } }\n".to_owned(),
+            "x.yaml:3: alerts[0].lease[0]: \"zookeper\" is not an entry of leases; write \"zookeeper\"\n\
+             x.yaml:4: alerts[0].cause: \"disk\" is not known; write one of: node_pause, process_stopped, disk_stall, memory_pressure, cpu_throttled, cpu_starved, runtime_pause, lock_wait, thread_busy, waiting_elsewhere, network_loss, peer_down, peer_window, peer_silent, unknown\n\
+             x.yaml:5: alerts[0].webhook.headers.Host: is set by the daemon itself; remove it\n\
+             x.yaml:5: alerts[0].webhook.headers.a b: is not the name of a header; use letters, digits and \"-\"\n\
+             x.yaml:5: alerts[0].webhook.timeout: \"0s\" is no time at all; write at least \"1ms\"\n\
+             x.yaml:5: alerts[0].webhook.url: \"ftp://h\" is neither http nor https; write one of these",
+        ),
+        (
+            "alerts:\n- on: late\n  alertmanager: { url: \"http://h:0/api/v2/alerts\", resend: 1h, labels: { cause: x, \"a-b\": y } }\n".to_owned(),
+            "x.yaml:3: alerts[0].alertmanager.labels.a-b: is not the name of a label; use letters, digits and \"_\"\n\
+             x.yaml:3: alerts[0].alertmanager.labels.cause: is set by the daemon itself; choose another name\n\
+             x.yaml:3: alerts[0].alertmanager.resend: 3600s is out of range; write 1s to 240s, after which Alertmanager may take an alert for over\n\
+             x.yaml:3: alerts[0].alertmanager.url: \"http://h:0/api/v2/alerts\" has port 0, which does not exist; ports go from 1 to 65535",
         ),
         (
             "alerts:\n- on: at_risk\n  exec: { argv: [page.sh] }\n".to_owned(),
@@ -397,8 +423,75 @@ fn hooks_that_cannot_be_trusted_are_refused() {
         "x.yaml:3: alerts[0].exec.argv[0]: HOOK may be written by others (mode 0777); run: chmod go-w HOOK"
     );
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let AlertDestination::Exec(exec) = &parse(&text).unwrap().alerts[0].to else {
+        panic!("an exec hook")
+    };
+    assert_eq!(exec.timeout_ns, 5_000_000_000);
+    // Others could put another file in its place.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let text = said().replace(dir.path().to_str().unwrap(), "DIR");
     assert_eq!(
-        parse(&text).unwrap().alerts[0].hook.timeout_ns,
-        5_000_000_000
+        text,
+        "x.yaml:3: alerts[0].exec.argv[0]: HOOK may be exchanged by others, who may write in DIR; run: chmod o-w DIR"
     );
+}
+
+#[test]
+fn urls_are_taken_apart_and_their_mistakes_named() {
+    let url =
+        |text: &str| Url::parse(text).map(|url| (url.host.clone(), url.port, url.path.clone()));
+    let fine = |host: &str, port, path: &str| Ok((host.to_owned(), port, path.to_owned()));
+    assert_eq!(url("http://h"), fine("h", 80, "/"));
+    assert_eq!(url("https://h/a?b=c"), fine("h", 443, "/a?b=c"));
+    assert_eq!(url("http://[::1]:9093/"), fine("::1", 9093, "/"));
+    assert_eq!(url("http://h?x=1"), fine("h", 80, "/?x=1"));
+    for (text, what) in [
+        ("h:9093", "write \"http://h:9093\""),
+        ("http://", "names no host"),
+        ("http://:80/", "names no host"),
+        ("http://h:65536", "ports go from 1 to 65535"),
+        ("http://h:x/", "has no number as port"),
+        ("http://h/#a", "\"#\""),
+        ("http://u:geheim@h/", "under \"headers\""),
+        ("http://[::1/", "IPv6"),
+        ("http://a b/", "is not a URL"),
+    ] {
+        let said = url(text).unwrap_err();
+        assert!(said.contains(what), "{text}: {said}");
+        assert!(!said.contains("geheim"), "{said}");
+    }
+    let base = Url::parse("http://h:9093/am/").unwrap();
+    assert_eq!(base.join("/api/v2/alerts").path, "/am/api/v2/alerts");
+}
+
+#[test]
+fn a_full_alert_is_understood() {
+    let config = parse(
+        "alerts:
+- on: jeopardy
+  role: holder
+  lease: zookeeper
+  cause: [disk_stall, node_pause]
+  alertmanager: { url: \"http://h:9093\", labels: { cluster: a }, resend: 30s }
+",
+    )
+    .unwrap();
+    let alert = &config.alerts[0];
+    assert!(
+        alert
+            .filter
+            .takes_lease(0, watchdog_model::leases::observation::Role::Holder)
+    );
+    assert!(
+        !alert
+            .filter
+            .takes_lease(0, watchdog_model::leases::observation::Role::Grantor)
+    );
+    assert!(
+        !alert
+            .filter
+            .takes_lease(1, watchdog_model::leases::observation::Role::Holder)
+    );
+    assert_eq!(alert.filter.causes.len(), 2);
+    assert_eq!(alert.to.kind(), "alertmanager");
 }

@@ -17,7 +17,8 @@ use aya::{
 };
 use watchdog_common::layout::{
     DEVICE_TRIES, DEVICES, DeviceSlot, Direction, ENTRIES, EntryShape, FlowSlot, Losses, PortTable,
-    Reads, SLOT_FREE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, Writes, device_place,
+    Reads, SLOT_FREE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
+    Writes, device_place,
 };
 
 use super::Missing;
@@ -164,6 +165,7 @@ pub struct State {
     shapes: Mapped<ShapeTable>,
     thread_bits: Mapped<ThreadBits>,
     losses: Mapped<Losses>,
+    waits: Mapped<Waits>,
     devices: Option<Devices>,
     free: Stack<MapData, u32>,
     thread_slots: HashMap<MapData, u32, u32>,
@@ -181,6 +183,7 @@ impl State {
             shapes: array(programs, "SHAPES", 1)?,
             thread_bits: array(programs, "THREAD_BITS", 1)?,
             losses: array(programs, "LOSSES", 1)?,
+            waits: array(programs, "WAITS", WAIT_SHARDS)?,
             devices: Some(Devices::map(programs)?),
             free: take(programs, "FREE")?,
             thread_slots: take(programs, "THREAD_SLOTS")?,
@@ -217,17 +220,6 @@ impl State {
         }
     }
 
-    /// How an entry's stream looks.
-    #[must_use]
-    pub fn shape(&self, entry: u8) -> EntryShape {
-        let Some(table) = self.shapes.at(0) else {
-            return EntryShape::default();
-        };
-        let entry = usize::from(entry) % ENTRIES;
-        // SAFETY: within the table, which only the daemon writes.
-        unsafe { (&raw const (*table).shapes[entry]).read_volatile() }
-    }
-
     /// What block devices have in flight, for whoever gathers facts; None: given away already.
     pub fn take_devices(&mut self) -> Option<Devices> {
         self.devices.take()
@@ -240,6 +232,27 @@ impl State {
         self.losses
             .at(0)
             .map_or_else(Losses::default, |at| unsafe { at.read_volatile() })
+    }
+
+    /// Waits that are over, all CPUs together.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        let mut all = Waits::default();
+        for at in (0..WAIT_SHARDS).filter_map(|shard| self.waits.at(shard)) {
+            // SAFETY: in the mapping; counters, each read as a word.
+            let one = unsafe { at.read_volatile() };
+            for (sum, part) in [
+                (&mut all.runqueue, one.runqueue),
+                (&mut all.blocked, one.blocked),
+                (&mut all.commits, one.commits),
+            ] {
+                sum.sum_ns = sum.sum_ns.wrapping_add(part.sum_ns);
+                for (bin, more) in sum.bins.iter_mut().zip(part.bins) {
+                    *bin = bin.wrapping_add(more);
+                }
+            }
+        }
+        all
     }
 
     /// Zeroes a dead slot and gives it back. False: the kernel did not take it (try again).

@@ -180,13 +180,6 @@ impl Bed {
         self.kernel.state.watch_ports(&table);
     }
 
-    /// Says how the stream of the first config entry looks.
-    pub fn describe(&self, shape: EntryShape) {
-        let mut shapes = [EntryShape::default(); ENTRIES];
-        shapes[0] = shape;
-        self.kernel.state.describe_entries(&shapes);
-    }
-
     /// Makes the next connection's own port belong to the first entry, and the listener's to none.
     pub fn pair_from_watched_port(&self) -> Pair {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -212,6 +205,13 @@ impl Bed {
             holder: End::of(holder),
             grantor: End::of(grantor),
         }
+    }
+
+    /// Says how the stream of the first config entry looks.
+    pub fn describe(&self, shape: EntryShape) {
+        let mut shapes = [EntryShape::default(); ENTRIES];
+        shapes[0] = shape;
+        self.kernel.state.describe_entries(&shapes);
     }
 
     /// A connection to the listener, by the listener's own address.

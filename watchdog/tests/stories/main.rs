@@ -8,8 +8,11 @@
 mod harness;
 mod harness_itself;
 
+mod alerting;
 mod bad_input;
+mod crowd;
 mod daemon_killed;
+mod dashboards;
 mod demo;
 mod exits;
 mod frozen_client;
@@ -22,4 +25,5 @@ mod protocols;
 mod scope;
 mod seen;
 mod server_restart;
+mod storm;
 mod thawed_client;

@@ -10,6 +10,7 @@ pub mod incidents;
 pub mod leases;
 pub mod ledger;
 pub mod mine;
+pub mod mutes;
 pub mod overview;
 pub mod page;
 pub mod reply;
@@ -81,6 +82,10 @@ pub const ROUTES: &[Route] = &[
     get("/api/v1/mine"),
     get("/api/v1/overview"),
     get("/api/v1/stream"),
+    Route {
+        allow: "GET, HEAD, POST, DELETE",
+        ..get("/api/v1/mutes")
+    },
 ];
 
 /// What the answers are made of.
@@ -104,6 +109,8 @@ pub struct Sources {
     pub started_at: Mono,
     /// Places for streams.
     pub streams: Arc<Semaphore>,
+    /// Who keeps the mutes.
+    pub desk: mutes::Desk,
 }
 
 fn route(path: &str) -> Option<&'static Route> {
@@ -167,6 +174,7 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Reply {
         "/api/v1/mine" => mine::answer(asked, sources).await,
         "/api/v1/overview" => Ok(overview::answer(sources)),
         "/api/v1/stream" => stream::answer(asked, sources),
+        "/api/v1/mutes" => mutes::answer(asked, sources).await,
         // A line of the table without an arm; a test walks over all of them.
         _ => Err(plain(StatusCode::NOT_IMPLEMENTED, "")),
     };

@@ -8,12 +8,15 @@
 pub mod bpf;
 pub mod client;
 pub mod clock;
+pub mod crowd;
 pub mod daemon;
 pub mod event;
 pub mod faults;
 pub mod http;
 pub mod process;
 pub mod program;
+pub mod prometheus;
+pub mod receiver;
 pub mod rust_client;
 pub mod transcript;
 pub mod world;
