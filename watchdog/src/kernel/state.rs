@@ -220,17 +220,6 @@ impl State {
         }
     }
 
-    /// How an entry's stream looks.
-    #[must_use]
-    pub fn shape(&self, entry: u8) -> EntryShape {
-        let Some(table) = self.shapes.at(0) else {
-            return EntryShape::default();
-        };
-        let entry = usize::from(entry) % ENTRIES;
-        // SAFETY: within the table, which only the daemon writes.
-        unsafe { (&raw const (*table).shapes[entry]).read_volatile() }
-    }
-
     /// What block devices have in flight, for whoever gathers facts; None: given away already.
     pub fn take_devices(&mut self) -> Option<Devices> {
         self.devices.take()
