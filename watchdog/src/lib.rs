@@ -20,3 +20,4 @@ pub mod outbox;
 pub mod run;
 pub mod sinks;
 pub mod tick;
+pub mod top;

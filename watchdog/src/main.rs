@@ -16,11 +16,13 @@ use watchdog::outbox::outbox;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
 use watchdog::tick::{self, Control};
+use watchdog::top;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
+        Command::Top(args) => top::run(args),
         Command::CheckConfig { file } => check_config(file),
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
