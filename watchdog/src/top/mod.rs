@@ -364,7 +364,7 @@ fn once(client: &Client, means: Means) -> Result<(), Failure> {
     let answer = ask(client, &view.wish(1000));
     if let Err(why) = &answer.told {
         return Err(Failure::Running(format!(
-            "{why}; does the daemon run? (`lease-watchdog doctor`)"
+            "{why}; does the daemon run? Its socket is api.sock in its --state-dir"
         )));
     }
     view.take(answer);
