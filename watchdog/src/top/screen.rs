@@ -312,7 +312,7 @@ fn row<'a>(lease: &Lease, means: Means, width: u16, passed: i64) -> Line<'a> {
 fn footer<'a>(view: &'a View, means: Means, width: u16) -> Paragraph<'a> {
     let place = format!(
         "{}/{}",
-        (view.selected + 1).min(view.leases.total),
+        view.selected.saturating_add(1).min(view.leases.total),
         view.leases.total
     );
     let text = if view.typing {

@@ -145,6 +145,10 @@ fn a_daemon_that_does_not_answer_is_said() {
 #[test]
 fn no_size_is_too_small() {
     let mut view = view();
+    // As in a single picture, where nothing is.
+    view.selected = usize::MAX;
+    picture(&view, COLOURS, 150, 8);
+    view.selected = 0;
     for popup in [
         None,
         Some(Popup::Keys),
