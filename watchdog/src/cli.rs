@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::{DemoArgs, DemoRole};
+use crate::top::TopArgs;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -29,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch leases until told to stop.
     Run(RunArgs),
+    /// Show all leases on the terminal, live, the ones nearest to lapsing first.
+    Top(TopArgs),
     /// Show, without a ZooKeeper, that it warns before a session expires.
     #[command(
         after_help = "Exit codes: 0 all of it was seen, 1 something was not, 3 missing \

@@ -23,3 +23,4 @@ pub mod run;
 pub mod sinks;
 pub mod test_alert;
 pub mod tick;
+pub mod top;

@@ -20,11 +20,13 @@ use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
 use watchdog::tick::service::Service;
 use watchdog::tick::{self, Control};
+use watchdog::top;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
+        Command::Top(args) => top::run(args),
         Command::CheckConfig { file } => check_config(file),
         Command::TestAlert(args) => test_alert(args, cli.verbose),
         Command::Mute {
