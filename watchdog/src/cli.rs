@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::demo::{DemoArgs, DemoRole};
+use crate::explain::ExplainArgs;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -38,6 +39,11 @@ pub enum Command {
     /// A part of the demo.
     #[command(flatten)]
     Role(DemoRole),
+    /// Tell from logs what happened: which leases were lost, why, and what would have warned earlier.
+    #[command(
+        after_help = "Rules and their limits: docs/explain.md. Exit codes: 0 told, 2 a file or option is wrong."
+    )]
+    Explain(ExplainArgs),
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.

@@ -10,6 +10,7 @@ use watchdog::cli::{Cli, Command, RunArgs};
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
+use watchdog::explain;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
 use watchdog::outbox::outbox;
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
         Command::CheckConfig { file } => check_config(file),
+        Command::Explain(args) => {
+            explain::run(args).map_err(|error| Failure::Usage(format!("{error:#}")))
+        }
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
         Command::Demo(args) => return demo::run(args.clone()),
