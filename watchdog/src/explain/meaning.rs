@@ -134,7 +134,9 @@ impl Event {
     pub fn lasted(&self) -> Option<i64> {
         let float = |name: &str, unit: i64| {
             let number: f64 = self.get(name)?.parse().ok()?;
-            (0.0..1e9).contains(&number).then_some((number * unit as f64) as i64)
+            (0.0..1e9)
+                .contains(&number)
+                .then_some((number * unit as f64) as i64)
         };
         float("for_ms", MS)
             .or_else(|| float("for_s", SECOND))

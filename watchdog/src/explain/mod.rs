@@ -12,6 +12,7 @@ mod findings;
 mod html;
 mod incidents;
 mod input;
+mod lanes;
 mod lapses;
 mod leads;
 mod meaning;

@@ -2,6 +2,7 @@
 
 mod incident;
 mod other_logs;
+mod page;
 
 use std::fs;
 use std::path::{Path, PathBuf};
