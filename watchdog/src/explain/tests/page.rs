@@ -38,7 +38,7 @@ fn it_needs_nothing_else_and_runs_nothing() {
     for (_, text) in &mut files {
         *text = text
             .replace("lease", "<script>alert(1)</script>")
-            .replace("CONNECTED_STATE", "\"><b>&");
+            .replace("CONNECTED_STATE", "\"><u>&");
     }
     let page = render(&told(&files));
     for forbidden in [
