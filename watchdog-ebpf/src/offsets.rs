@@ -21,6 +21,12 @@ offsets! {
     SOCK_NUM,
     /// sock_common.skc_dport (network order)
     SOCK_DPORT,
+    /// sock_common.skc_net, whose only member is the pointer to the namespace
+    SOCK_NET,
+    /// net.ns
+    NET_NS,
+    /// ns_common.inum
+    NS_INUM,
     /// sock.sk_err
     SOCK_ERR,
     /// tcp_sock.copied_seq
@@ -59,6 +65,17 @@ pub fn has(offset: &'static u32) -> bool {
 #[unsafe(no_mangle)]
 pub static DEBUG: u32 = 0;
 
+/// The one network namespace whose sockets are followed, by its inode number; 0: all are.
+#[unsafe(no_mangle)]
+pub static SCOPE_NETNS: u32 = 0;
+
+/// See [`SCOPE_NETNS`].
+#[inline(always)]
+pub fn scope_netns() -> u32 {
+    // SAFETY: volatile, or the compiler would take the initial 0 for the value.
+    unsafe { core::ptr::read_volatile(&raw const SCOPE_NETNS) }
+}
+
 /// See [`DEBUG`].
 #[inline(always)]
 pub fn debug() -> bool {
@@ -74,6 +91,19 @@ pub fn debug() -> bool {
 pub unsafe fn load<T: Copy>(base: *const u8, offset: &'static u32) -> T {
     // SAFETY: volatile, or the compiler would take the initial 0 for the value.
     let offset = unsafe { core::ptr::read_volatile(offset) } as usize;
+    // SAFETY: by contract; checked by the verifier.
+    unsafe { core::ptr::read_volatile(base.add(offset).cast::<T>()) }
+}
+
+/// Loads a field of a structure that is a member of a kernel structure.
+///
+/// # Safety
+/// As for [`load`]; `inner` is an offset in the structure at `outer`.
+#[inline(always)]
+pub unsafe fn load_at<T: Copy>(base: *const u8, outer: &'static u32, inner: &'static u32) -> T {
+    // SAFETY: volatile, or the compiler would take the initial 0 for the values.
+    let offset =
+        unsafe { core::ptr::read_volatile(outer) + core::ptr::read_volatile(inner) } as usize;
     // SAFETY: by contract; checked by the verifier.
     unsafe { core::ptr::read_volatile(base.add(offset).cast::<T>()) }
 }

@@ -6,6 +6,8 @@
 pub const MS: u64 = 1_000_000;
 /// One second in nanoseconds.
 pub const SECOND: u64 = 1_000_000_000;
+/// One minute in ns.
+pub const MINUTE: u64 = 60 * SECOND;
 
 /// A moment: nanoseconds since boot on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

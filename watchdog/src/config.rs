@@ -16,10 +16,13 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use watchdog_model::leases::note::Stage;
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::{SECOND, secs};
+
+use crate::collect::admission::Admission;
 
 pub use keys::KEYS;
 pub use walk::Problem;
@@ -41,16 +44,84 @@ const MAX_HOOK_TIMEOUT_NS: u64 = secs(60);
 pub struct Config {
     /// What to watch; never empty.
     pub leases: Vec<LeaseEntry>,
-    /// Watch only what runs under this cgroup (path from the root of the hierarchy).
-    pub scope_cgroup: String,
+    /// What of the node to watch.
+    pub scope: Scope,
     /// Thresholds of entries that have none of their own.
     pub stages: Stages,
     /// Whom to tell; empty: log-only.
     pub alerts: Vec<Alert>,
     /// Where metrics and health are served.
     pub http_listen: SocketAddr,
+    /// Who else may ask, and how.
+    pub http: Http,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+}
+
+/// What of the node to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Only what runs under this cgroup (path from the root of a hierarchy); `/`: everything.
+    pub cgroup: String,
+    /// Only the sockets of this network namespace: `self`, or a path to it; None: of all.
+    pub netns: Option<String>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self {
+            cgroup: "/".to_owned(),
+            netns: None,
+        }
+    }
+}
+
+/// Who may ask besides whoever reaches the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The Unix socket.
+    pub socket: ApiSocket,
+    /// Its mode: who may connect may ask.
+    pub socket_mode: u32,
+    /// The file with the token that is asked of whoever comes by the port; None: nothing is.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where the Unix socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiSocket {
+    /// `api.sock` in the state directory.
+    InStateDir,
+    /// Nowhere.
+    Off,
+    /// At this absolute path.
+    At(PathBuf),
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            socket: ApiSocket::InStateDir,
+            // It tells no more than the port, which is open to every user of the node too.
+            socket_mode: 0o666,
+            token_file: None,
+        }
+    }
+}
+
+impl Http {
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// The file cannot be trusted or holds no token.
+    pub fn token(&self) -> Result<Option<Arc<str>>, String> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        trust::secret(path)
+            .map(|token| Some(Arc::from(token)))
+            .map_err(|what| format!("http.token_file: {} {what}", path.display()))
+    }
 }
 
 /// One kind of lease.
@@ -175,10 +246,11 @@ impl Default for Config {
                 processes: Vec::new(),
                 stages,
             }],
-            scope_cgroup: "/".to_owned(),
+            scope: Scope::default(),
             stages,
             alerts: Vec::new(),
             http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
+            http: Http::default(),
             limits: Limits {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
@@ -296,30 +368,6 @@ impl Config {
             .collect()
     }
 
-    /// Keys that were set and have no effect in this version, each as a line.
-    #[must_use]
-    pub fn without_effect(&self) -> Vec<String> {
-        let default = Self::default();
-        let mut lines = Vec::new();
-        for (index, entry) in self.leases.iter().enumerate() {
-            if !entry.processes.is_empty() {
-                lines.push(format!(
-                    "leases[{index}].processes: every process is watched"
-                ));
-            }
-        }
-        if self.scope_cgroup != default.scope_cgroup {
-            lines.push("scope.cgroup: the whole node is watched".to_owned());
-        }
-        if self.limits != default.limits {
-            lines.push("limits: the daemon's own cost is shown, not limited".to_owned());
-        }
-        lines
-            .into_iter()
-            .map(|line| format!("no effect in this version: {line}"))
-            .collect()
-    }
-
     /// Reads a text that came from `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigErrors> {
         let refused = |problems| ConfigErrors {
@@ -350,6 +398,13 @@ impl Config {
     #[must_use]
     pub fn entry_settings(&self) -> Vec<EntrySettings> {
         self.leases.iter().map(LeaseEntry::settings).collect()
+    }
+
+    /// Whose flows are watched, entry by entry.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        let entries = self.leases.iter().map(|entry| entry.processes.clone());
+        Admission::new(&self.scope.cgroup, entries.collect())
     }
 
     /// Every port range with the index of its entry.

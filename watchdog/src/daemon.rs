@@ -4,20 +4,27 @@
 //! of the start. The sinks are put to its other end by [`crate::run`].
 
 use std::path::PathBuf;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use watchdog_common::layout::PORTS;
 use watchdog_model::leases::book::Book;
 
 use crate::{
     collect::{
-        cgroups::Mounts, executables::Executables, existing, helper::Helper, look::Surroundings,
+        cgroups::Mounts,
+        executables::{Executables, Gate},
+        existing::{self, Search},
+        helper::Helper,
+        look::Surroundings,
     },
-    config::Config,
+    config::{Config, LeaseEntry, Scope},
     kernel::{Kernel, Missing, Options, Report},
+    live::{self, Board},
     memory::{self, Remembered, Slate},
+    netns::Netns,
     outbox::{Lost, Outbox},
     sinks::{
-        events::{Attached, Refused, Started},
+        events::{Attached, Refused, ScopeSaid, Started},
         metrics::Metrics,
     },
     tick::{
@@ -46,6 +53,18 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// What of the node is watched.
+    pub scope: Scope,
+    /// What a change of the configuration needs.
+    pub reloads: Reloads,
+    /// All leases as they stand.
+    pub board: Board,
+}
+
+/// What a change of the configuration needs besides the tick.
+pub struct Reloads {
+    gate: Gate,
+    netns: Option<Netns>,
 }
 
 impl Daemon {
@@ -61,8 +80,15 @@ impl Daemon {
         control: Control<MetricGauges>,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Missing> {
+        let netns = config.scope.netns.as_deref().map(Netns::open).transpose();
+        let netns = netns.map_err(|why| Missing(format!("scope.netns: {why}")))?;
+        let number = netns.as_ref().map(Netns::number);
         let ports = port_table(config);
-        let mut kernel = wishes.kernel.as_ref().map(Kernel::load).transpose()?;
+        let options = wishes.kernel.clone().map(|options| Options {
+            netns: number,
+            ..options
+        });
+        let mut kernel = options.as_ref().map(Kernel::load).transpose()?;
         let capacity = wishes
             .kernel
             .as_ref()
@@ -70,7 +96,7 @@ impl Daemon {
         let mut adopted = 0;
         if let Some(kernel) = &mut kernel {
             kernel.state.watch_ports(&ports);
-            adopted = existing::adopt(&mut kernel.state, &ports, tick::clock());
+            adopted = existing::adopt(&mut kernel.state, &search(ports, number));
         }
         let report = kernel
             .as_ref()
@@ -87,10 +113,12 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
+        let (live, board) = live::board(capacity);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
         }
+        let (executables, gate) = Executables::start(config.admission());
         let tick = Tick {
             reads: report.has("reads"),
             kernel,
@@ -99,8 +127,9 @@ impl Daemon {
             outbox,
             gauges,
             helper,
-            executables: Executables::start(),
+            executables,
             remembered,
+            live,
             slate,
             control,
         };
@@ -122,6 +151,9 @@ impl Daemon {
             memory_locked,
             real_time,
             adopted,
+            scope: config.scope.clone(),
+            reloads: Reloads { gate, netns },
+            board,
         })
     }
 
@@ -155,6 +187,10 @@ impl Daemon {
             real_time: self.real_time,
             memory_locked: self.memory_locked,
             http: Some(http),
+            scope: ScopeSaid {
+                cgroup: self.scope.cgroup.clone(),
+                netns: self.scope.netns.clone(),
+            },
         }
     }
 }
@@ -174,31 +210,57 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
 /// Hands a changed configuration to the tick.
 ///
 /// # Errors
-/// It changes what a running daemon cannot: which entry a known flow belongs to.
+/// It changes what a running daemon cannot: which entry a known flow belongs to, or the scope.
 pub fn reload(
+    reloads: &Reloads,
     control: &Control<MetricGauges>,
     metrics: &Metrics,
     old: &Config,
     new: &Config,
 ) -> Result<(), String> {
+    if new.scope != old.scope {
+        return Err(
+            "scope cannot change while running; restart the daemon: known leases are taken over"
+                .to_owned(),
+        );
+    }
+    let (before, ports) = (port_table(old), port_table(new));
     for (index, entry) in old.leases.iter().enumerate() {
-        let same = new.leases.get(index).is_some_and(|new| {
-            new.name == entry.name && new.protocol == entry.protocol && new.ports == entry.ports
-        });
+        let kept = |new: &LeaseEntry| new.name == entry.name && new.protocol == entry.protocol;
+        let same = new.leases.get(index).is_some_and(kept)
+            && before
+                .iter()
+                .zip(&ports)
+                .all(|(old, new)| usize::from(*old) != index + 1 || old == new);
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved or get other ports while running; \
+                "leases[{index}] ({}) cannot be removed, moved or lose ports while running; \
                  restart the daemon: known leases are taken over",
                 entry.name
             ));
         }
     }
+    let done = Arc::new(AtomicBool::new(false));
     control.reload.push(tick::Reload {
         entries: new.entry_settings(),
-        ports: Box::new(port_table(new)),
+        ports: Box::new(ports),
         gauges: gauges(metrics, new),
+        edition: reloads.gate.change(new.admission()),
+        done: Arc::clone(&done),
     });
+    if before != ports {
+        let number = reloads.netns.as_ref().map(Netns::number);
+        existing::later(search(ports, number), done, Arc::clone(&control.found));
+    }
     Ok(())
+}
+
+fn search(ports: [u8; PORTS], netns: Option<u32>) -> Search {
+    Search {
+        ports: Box::new(ports),
+        netns,
+        clock: tick::clock,
+    }
 }
 
 fn kernel_release() -> String {

@@ -48,9 +48,6 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         config.entry_names().join(", "),
         config.alerts.len()
     );
-    for line in config.without_effect() {
-        println!("{}: {line}", file.display());
-    }
     Ok(())
 }
 
@@ -59,9 +56,6 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
     // Dropped last: the end of the daemon has its lines written.
     let _log = watchdog::log::start(verbose)
         .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
-    for line in config.without_effect() {
-        tracing::warn!("{line}");
-    }
     // Two threads: one may be held up by a /proc file while the other answers health checks.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -77,7 +71,11 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
 }
 
 async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
-    let prepared = prepare(&config, args.events.clone().map(Destination::from_arg))?;
+    let prepared = prepare(
+        &config,
+        &args.state_dir,
+        args.events.clone().map(Destination::from_arg),
+    )?;
     let (outbox, inbox) =
         outbox().map_err(|error| Failure::Running(format!("no outbox: {error}")))?;
     let (end, tick_ended) = oneshot::channel();
@@ -87,6 +85,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             cgroup_root: args.cgroup_root.clone(),
             flows: args.flows,
             debug: args.debug_probes,
+            netns: None,
             only: None,
         }),
         state_dir: args.state_dir.clone(),
@@ -104,10 +103,13 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
     let mut in_force = config.clone();
+    let started = daemon.describe(prepared.http_address());
+    let reloads = daemon.reloads;
     serve(Inputs {
-        started: daemon.describe(prepared.http_address()),
+        started,
         config,
         config_file: args.config.clone(),
+        board: daemon.board.clone(),
         prepared,
         inbox,
         last_tick: Arc::clone(&control.last_ns),
@@ -115,7 +117,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         tick_ended,
         clock: tick::clock,
         reload: Box::new(move |new| {
-            daemon::reload(&control, &metrics, &in_force, new)?;
+            daemon::reload(&reloads, &control, &metrics, &in_force, new)?;
             in_force = new.clone();
             Ok(())
         }),

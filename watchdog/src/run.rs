@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,19 +17,28 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use watchdog_model::time::Mono;
 
-use crate::config::Config;
+use crate::config::{ApiSocket, Config};
 use crate::failure::Failure;
+use crate::limits::{self, Meter};
+use crate::live::Board;
 use crate::log;
 use crate::outbox::{Inbox, Lost};
 use crate::sinks::alerts::Alerts;
+use crate::sinks::api::ledger::Ledger;
+use crate::sinks::api::{MAX_STREAMS, Sources};
 use crate::sinks::dispatch::Dispatch;
 use crate::sinks::events::{Renderer, Started};
-use crate::sinks::http::{self, Bound};
+use crate::sinks::http::{self, Bound, BoundSocket};
 use crate::sinks::metrics::Metrics;
 use crate::sinks::stream::{Destination, Stream};
 
+/// Name of the socket in the state directory.
+pub const SOCKET_FILE: &str = "api.sock";
+
 /// Time for the tick's last words, once it was told to stop.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How often the own cost is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time for the sinks' last lines. Together with the above well within a second.
 const FLUSH: Duration = Duration::from_millis(400);
 
@@ -41,6 +50,7 @@ pub struct Prepared {
     stream: Option<Stream>,
     alerts: Alerts,
     signals: Signals,
+    token: Option<Arc<str>>,
 }
 
 impl Prepared {
@@ -51,14 +61,22 @@ impl Prepared {
     }
 }
 
-/// Binds, opens and starts what the sinks need. Must be called inside a tokio runtime.
-pub fn prepare(config: &Config, events: Option<Destination>) -> Result<Prepared, Failure> {
+/// Binds, opens and starts what the sinks need. Must be called inside a tokio runtime. The socket
+/// is in `state_dir` unless the configuration says otherwise.
+pub fn prepare(
+    config: &Config,
+    state_dir: &Path,
+    events: Option<Destination>,
+) -> Result<Prepared, Failure> {
     // First, so that a signal that comes while the kernel side is set up is not lost on us.
     let signals = Signals::listen()?;
     let metrics = Metrics::new(&config.entry_names())
         .map_err(|error| Failure::Running(format!("metrics cannot be made: {error}")))?;
     let metrics = Arc::new(metrics);
-    let http = http::bind(config.http_listen).map_err(Failure::Running)?;
+    let token = config.http.token().map_err(Failure::Usage)?;
+    let http = http::bind(config.http_listen)
+        .map_err(Failure::Running)?
+        .and(bind_socket(config, state_dir)?);
     let stream = match events {
         None => None,
         Some(destination) => {
@@ -75,7 +93,22 @@ pub fn prepare(config: &Config, events: Option<Destination>) -> Result<Prepared,
         stream,
         alerts,
         signals,
+        token,
     })
+}
+
+/// One that was asked for must be there; the usual one is left out where it cannot be.
+fn bind_socket(config: &Config, state_dir: &Path) -> Result<Option<BoundSocket>, Failure> {
+    let mode = config.http.socket_mode;
+    match &config.http.socket {
+        ApiSocket::Off => Ok(None),
+        ApiSocket::At(path) => http::bind_socket(path, mode)
+            .map(Some)
+            .map_err(Failure::Running),
+        ApiSocket::InStateDir => Ok(http::bind_socket(&state_dir.join(SOCKET_FILE), mode)
+            .inspect_err(|why| tracing::warn!("no Unix socket: {why}"))
+            .ok()),
+    }
 }
 
 fn no_thread(error: &io::Error) -> Failure {
@@ -107,6 +140,8 @@ pub struct Inputs {
     pub started: Started,
     /// When the tick last ran, ns of the monotonic clock; the tick sets it.
     pub last_tick: Arc<AtomicU64>,
+    /// All leases as they stand.
+    pub board: Board,
     /// Set when the tick is to stop.
     pub stop: Arc<AtomicBool>,
     /// The tick's end: it sends why, or is dropped. Before `stop` was set, that is a failure.
@@ -127,6 +162,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         mut inbox,
         started,
         last_tick,
+        board,
         stop,
         mut tick_ended,
         clock,
@@ -138,17 +174,28 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         stream,
         alerts,
         mut signals,
+        token,
     } = prepared;
     tracing::info!("metrics and health on http://{}", http.address());
-    let sources = http::Sources {
+    let ledger = Ledger::default();
+    let sources = Sources {
         metrics: Arc::clone(&metrics),
         last_tick,
         clock,
+        board,
+        ledger: ledger.clone(),
+        token,
+        started: Arc::new(started.clone()),
+        started_at: clock(),
+        streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
     };
     let mut server = tokio::spawn(http::serve(http, sources));
     let renderer = Renderer::new(config.entry_names());
-    let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts);
+    let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, ledger);
     dispatch.started(clock(), &started);
+    let mut meter = Meter::new(config.limits);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut messages = Vec::with_capacity(256);
     let outcome = loop {
         metrics.lost(Lost::LogLine).inc_by(log::take_lost());
@@ -195,6 +242,23 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                     () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => break Ok(()),
                 }
             }
+            _ = look.tick() => {
+                meter.set_limits(config.limits);
+                let exceeded = match limits::used() {
+                    Ok(used) => meter.look(used, clock()),
+                    Err(error) => {
+                        tracing::debug!(%error, "own cost cannot be seen");
+                        None
+                    }
+                };
+                metrics.limits(&meter.shares());
+                if let Some(exceeded) = exceeded {
+                    dispatch.limit_exceeded(clock(), &exceeded);
+                    break Err(Failure::Running(format!(
+                        "{exceeded}; detached. Raise it if this node's leases are worth it"
+                    )));
+                }
+            }
             ended = &mut tick_ended => {
                 break Err(match ended {
                     Ok(Err(failure)) => failure,
@@ -223,6 +287,8 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     }
     dispatch.finish(FLUSH).await;
     server.abort();
+    // Its end takes the socket's file along.
+    let _ended = server.await;
     outcome
 }
 
@@ -239,6 +305,13 @@ fn adopt(
             "http.listen cannot change while running ({} to {}); restart the daemon",
             config.http_listen, new.http_listen
         ));
+    }
+    if new.http != config.http {
+        return Err(
+            "http.socket, http.socket_mode and http.token_file cannot change while running; \
+             restart the daemon"
+                .to_owned(),
+        );
     }
     reload(&new)?;
     dispatch.reconfigure(&new);
@@ -296,6 +369,7 @@ mod tests {
     fn config() -> Config {
         let mut config = Config::default();
         config.http_listen.set_port(0);
+        config.http.socket = ApiSocket::Off;
         config
     }
 
@@ -303,12 +377,13 @@ mod tests {
         let config = config();
         let (_, inbox) = outbox().unwrap();
         Inputs {
-            prepared: prepare(&config, None).unwrap(),
+            prepared: prepare(&config, Path::new("/nonexistent"), None).unwrap(),
             config,
             config_file: None,
             inbox,
             started: Started::default(),
             last_tick: Arc::default(),
+            board: crate::live::board(1).1,
             stop: Arc::default(),
             tick_ended,
             clock: || Mono(0),
@@ -334,13 +409,14 @@ mod tests {
     #[tokio::test]
     async fn a_reload_is_all_or_nothing() {
         let old = config();
-        let prepared = prepare(&old, None).unwrap();
+        let prepared = prepare(&old, Path::new("/nonexistent"), None).unwrap();
         let renderer = Renderer::new(old.entry_names());
         let mut dispatch = Dispatch::new(
             renderer,
             Arc::clone(&prepared.metrics),
             None,
             prepared.alerts,
+            Ledger::default(),
         );
         let mut current = old.clone();
         let mut adopt = |new: &Config, mut reload: Reload| {

@@ -86,6 +86,24 @@ impl Daemon {
     }
 }
 
+/// Whoever costs more than allowed says so and goes.
+#[test]
+fn beyond_its_limits_it_leaves() {
+    for (limit, what) in [("cpu: 0.001%", "cpu"), ("memory: 1MiB", "memory")] {
+        let mut daemon = Daemon::start(&format!("{FREE_PORT}limits: {{ {limit} }}\n"));
+        let mut events = String::new();
+        daemon.events.read_to_string(&mut events).unwrap();
+        let last: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+        assert_eq!(last["event"], "limit_exceeded", "{events}");
+        assert_eq!(last["what"], what);
+        assert_eq!(daemon.child.wait().unwrap().code(), Some(1));
+        let mut log = String::new();
+        let stderr = daemon.child.stderr.as_mut().unwrap();
+        stderr.read_to_string(&mut log).unwrap();
+        assert!(log.contains(&format!("limits.{what}: ")), "{log}");
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // It may be gone already.

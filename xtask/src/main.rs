@@ -12,6 +12,7 @@ mod layout;
 mod mutate;
 mod process;
 mod setup;
+mod starved;
 mod stopwatch;
 mod suite;
 mod tally;
@@ -50,6 +51,7 @@ enum Verb {
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
+    Starved(starved::Args),
     Mutate(mutate::Args),
 }
 
@@ -76,6 +78,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
+        Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
     }
 }

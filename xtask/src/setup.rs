@@ -47,6 +47,8 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("fuse3"),
     Package::any("e2fsprogs"),
 ];
+/// What the bench compares with: runqlat, runqslower.
+const BENCH_SOFTWARE: &[Package] = &[Package::any("libbpf-tools")];
 /// A Java compiler, where there is none yet.
 const JAVA_COMPILER: Package = Package::any("default-jdk-headless");
 
@@ -199,6 +201,11 @@ pub fn test_software() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The tools that the bench compares with.
+pub fn bench_software() -> Result<()> {
+    apt::ensure(BENCH_SOFTWARE, "to measure against other tools")
 }
 
 /// The linter for the kernel programs, where it is a package of its own.

@@ -99,7 +99,7 @@ pub enum StallKind {
     Frozen,
     /// Uninterruptible sleep (state D).
     Uninterruptible,
-    /// Runnable, with less than 5 % of the last second on a CPU.
+    /// Runnable, with less than 5 % of the last window (700 ms) on a CPU.
     Starved,
 }
 

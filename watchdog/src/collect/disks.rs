@@ -81,20 +81,38 @@ fn of_sysfs(place: &Path) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The devices that a process has files of in its memory.
+/// The files that a process has in its memory, with the devices that they lie on.
 #[must_use]
-pub fn mapped(pid: u32) -> BTreeSet<(u32, u32)> {
+pub fn mapped(pid: u32) -> BTreeSet<((u32, u32), String)> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    maps.lines()
-        .filter_map(|line| {
-            let (major, minor) = line.split_ascii_whitespace().nth(3)?.split_once(':')?;
-            Some((
-                u32::from_str_radix(major, 16).ok()?,
-                u32::from_str_radix(minor, 16).ok()?,
-            ))
-        })
-        .filter(|device| *device != (0, 0))
-        .collect()
+    maps.lines().filter_map(mapping).collect()
+}
+
+/// `address perms offset major:minor inode path` (proc_pid_maps(5)).
+fn mapping(line: &str) -> Option<((u32, u32), String)> {
+    let (head, path) = line.split_once('/')?;
+    let (major, minor) = head.split_ascii_whitespace().nth(3)?.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    let device = (number(major)?, number(minor)?);
+    (device != (0, 0)).then(|| (device, format!("/{path}")))
+}
+
+/// The one of these files that lies on this disk, if it is one.
+#[must_use]
+pub fn only_file<'a>(
+    mapped: &'a BTreeSet<((u32, u32), String)>,
+    disk: &DeviceLook,
+) -> Option<&'a str> {
+    let lies_on = |device: (u32, u32)| {
+        let mut disks = Vec::new();
+        disks_under(device, DEPTH, &mut disks);
+        disks
+            .iter()
+            .any(|(_, name)| name.as_bytes() == disk.name.as_bytes())
+    };
+    let mut files = mapped.iter().filter(|(device, _)| lies_on(*device));
+    let (_, first) = files.next()?;
+    files.next().is_none().then_some(first.as_str())
 }
 
 /// The disks under a device, and their names: itself, or the disk that it is a partition of, or
@@ -177,17 +195,18 @@ fn fill(look: &mut DeviceLook, number: u32, devices: &Devices, now: Mono) {
 }
 
 /// The one disk of the node that stands still, if it is one: for a thread of which it is not known
-/// what file it waits for. With `among`, only disks that these devices lie on.
+/// what file it waits for. With `among`, only disks that these files lie on.
 #[must_use]
 pub fn still(
     devices: &Devices,
-    among: Option<&BTreeSet<(u32, u32)>>,
+    among: Option<&BTreeSet<((u32, u32), String)>>,
     now: Mono,
 ) -> Option<DeviceLook> {
     let allowed = among.map(|among| {
         let mut disks = Vec::new();
-        for device in among {
-            disks_under(*device, DEPTH, &mut disks);
+        let devices: BTreeSet<_> = among.iter().map(|(device, _)| *device).collect();
+        for device in devices {
+            disks_under(device, DEPTH, &mut disks);
         }
         disks
     });
@@ -224,7 +243,14 @@ mod tests {
 
     #[test]
     fn the_test_binarys_own_file_is_mapped() {
-        assert!(!mapped(std::process::id()).is_empty());
+        let files = mapped(std::process::id());
+        let own = std::env::current_exe().unwrap();
+        assert!(files.iter().any(|(_, path)| Path::new(path) == own));
+        assert_eq!(mapping("7f00-7f01 rw-p 00000000 00:00 0 [stack]"), None);
+        assert_eq!(
+            mapping("7f00-7f01 r--s 00000000 07:0a 12    /mnt/a file"),
+            Some(((7, 10), "/mnt/a file".to_owned()))
+        );
         assert_eq!(split(device_number(254, 3)), (254, 3));
     }
 }

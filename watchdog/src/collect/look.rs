@@ -205,10 +205,19 @@ impl Process {
             .filter(|tid| *tid != 0)
             .filter_map(|tid| self.look(asked, tid, Part::Serving, now))
             .collect();
-        let serving = choose(&looks);
-        let behind = self.behind(asked, serving.as_ref(), now);
+        let mut serving = choose(&looks);
+        let mut behind = self.behind(asked, serving.as_ref(), now);
         let runtime = self.runtime(asked, now);
-        collected.device = self.device(asked, serving.as_ref(), behind.as_ref(), around, now);
+        let hangs = |(look, _): &&mut (ThreadLook, Found)| {
+            look.doing == Doing::Uninterruptible && look.wait == Wait::File
+        };
+        let hanging = serving.as_mut().filter(hangs);
+        if let Some((look, found)) = hanging.or_else(|| behind.as_mut().filter(hangs))
+            && let Some((device, file)) = Self::device(asked, found, around, now)
+        {
+            collected.device = Some(device);
+            look.at = file.unwrap_or(look.at);
+        }
         collected.threads = [
             serving.map(|(look, _)| look),
             behind.map(|(look, _)| look),
@@ -378,30 +387,29 @@ impl Process {
             .max_by_key(|look| look.ran_ns + look.waited_ns)
     }
 
-    /// The device that a hanging thread waits for.
+    /// The device that a hanging thread waits for, and the file in memory that lies on it, if no
+    /// system call names one.
     fn device(
-        &self,
         asked: &Subject,
-        serving: Option<&(ThreadLook, Found)>,
-        behind: Option<&(ThreadLook, Found)>,
+        hanging: &Found,
         around: &Surroundings,
         now: Mono,
-    ) -> Option<DeviceLook> {
-        let hangs = |(look, _): &&(ThreadLook, Found)| {
-            look.doing == Doing::Uninterruptible && look.wait == Wait::File
-        };
-        let (_, found) = serving.filter(hangs).or_else(|| behind.filter(hangs))?;
+    ) -> Option<(DeviceLook, Option<Label>)> {
         let devices = around.devices.as_ref();
-        if let Some(device) = found.device
+        if let Some(device) = hanging.device
             && let Some(look) = disks::look(device, true, devices, now)
         {
-            return Some(look);
+            return Some((look, None));
         }
         let devices = devices?;
-        if found.fault {
-            return disks::still(devices, Some(&disks::mapped(asked.pid)), now);
+        if hanging.fault {
+            let files = disks::mapped(asked.pid);
+            let look = disks::still(devices, Some(&files), now)?;
+            let file = disks::only_file(&files, &look);
+            let at = file.map(|path| waits::of_file("page", path.as_bytes()));
+            return Some((look, at));
         }
-        disks::still(devices, None, now)
+        disks::still(devices, None, now).map(|look| (look, None))
     }
 
     fn tcp(&mut self, asked: &Subject) -> Option<watchdog_model::causes::collected::TcpLook> {

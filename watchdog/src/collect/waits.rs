@@ -190,15 +190,27 @@ fn uninterruptible(pid: u32, tid: u32) -> Found {
     {
         found.wait = Wait::File;
         found.device = disks::of_descriptor(pid, call.arguments[0]);
-        let mut named = name.as_bytes().to_vec();
-        named.extend_from_slice(b" of ");
-        // The call in front, the end of the path behind it.
-        let room = 40_usize.saturating_sub(named.len());
-        let tail = &target[target.len().saturating_sub(room)..];
-        named.extend_from_slice(tail);
-        found.at = Label::end_of(&named);
+        found.at = of_file(name, &target);
     }
     found
+}
+
+/// What is done and to which file, in the room that there is: of a long path its last parts.
+#[must_use]
+pub fn of_file(what: &str, path: &[u8]) -> Label {
+    const ROOM: usize = size_of::<Label>();
+    let mut named = what.as_bytes().to_vec();
+    named.extend_from_slice(b" of ");
+    let room = ROOM.saturating_sub(named.len());
+    if path.len() > room {
+        let tail = &path[(path.len() + 1).saturating_sub(room).min(path.len())..];
+        let parts = tail.iter().position(|byte| *byte == b'/').unwrap_or(0);
+        named.push(b'~');
+        named.extend_from_slice(&tail[parts..]);
+    } else {
+        named.extend_from_slice(path);
+    }
+    Label::end_of(&named)
 }
 
 fn asleep(pid: u32, tid: u32, own: &Own) -> Found {
@@ -388,6 +400,21 @@ mod tests {
         });
         assert_eq!(found.wait, Wait::Futex);
         assert!(found.futex.is_some());
+    }
+
+    #[test]
+    fn of_a_long_path_the_last_parts_are_kept() {
+        let named = |path: &str| {
+            let label = of_file("fsync", path.as_bytes());
+            String::from_utf8_lossy(label.as_bytes()).into_owned()
+        };
+        assert_eq!(named("/var/lib/zk/log.1"), "fsync of /var/lib/zk/log.1");
+        assert_eq!(
+            named("/var/lib/zookeeper/version-2/log.300000001"),
+            "fsync of ~/version-2/log.300000001"
+        );
+        let long = "x".repeat(90);
+        assert_eq!(named(&long), format!("fsync of ~{}", "x".repeat(30)));
     }
 
     #[test]

@@ -93,6 +93,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("scope", "group", "where to look"),
     key("scope.cgroup", "path", "only what runs under it"),
+    key(
+        "scope.netns",
+        "path | self",
+        "only the sockets of this network namespace; all if absent",
+    ),
     key("stages", "group", "thresholds of all entries"),
     key(
         "stages.margin",
@@ -147,6 +152,17 @@ pub const KEYS: &[Key] = &[
     key("alerts[].alertmanager", "group", "not supported yet"),
     key("http", "group", "metrics and health"),
     key("http.listen", "address", "where"),
+    key(
+        "http.socket",
+        "path or off",
+        "the same on a Unix socket; absent: api.sock in the state directory",
+    ),
+    key("http.socket_mode", "mode", "who may connect to it"),
+    key(
+        "http.token_file",
+        "path",
+        "a file with the token to be shown at the port",
+    ),
     key("recorder", "group", "not supported yet"),
     key("limits", "group", "own cost beyond which the daemon leaves"),
     key("limits.cpu", "share", "of one core"),

@@ -8,10 +8,13 @@ use std::path::Path;
 
 use watchdog_model::leases::note::Stage;
 
+use crate::netns::Netns;
+
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
-    Alert, Config, ExecHook, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, trust, units,
+    Alert, ApiSocket, Config, ExecHook, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, trust,
+    units,
 };
 
 /// Reads the top of the tree into the defaults.
@@ -29,18 +32,26 @@ pub fn config(top: &Place<'_>) -> Config {
     if let Some(place) = keys.get("leases") {
         config.leases = leases(place, &config.stages);
     }
-    if let Some(scope) = keys.get("scope").and_then(Place::group)
-        && let Some(cgroup) = scope.read("cgroup", cgroup_path)
-    {
-        config.scope_cgroup = cgroup;
+    if let Some(scope) = keys.get("scope").and_then(Place::group) {
+        if let Some(cgroup) = scope.read("cgroup", cgroup_path) {
+            config.scope.cgroup = cgroup;
+        }
+        config.scope.netns = scope.read("netns", network_namespace);
     }
     if let Some(place) = keys.get("alerts") {
         config.alerts = place.items().iter().filter_map(alert).collect();
     }
-    if let Some(http) = keys.get("http").and_then(Place::group)
-        && let Some(listen) = http.read("listen", address)
-    {
-        config.http_listen = listen;
+    if let Some(http) = keys.get("http").and_then(Place::group) {
+        if let Some(listen) = http.read("listen", address) {
+            config.http_listen = listen;
+        }
+        if let Some(socket) = http.read("socket", api_socket) {
+            config.http.socket = socket;
+        }
+        if let Some(mode) = http.read("socket_mode", file_mode) {
+            config.http.socket_mode = mode;
+        }
+        config.http.token_file = http.read("token_file", token_file);
     }
     if let Some(place) = keys.get("recorder") {
         place.complain("not supported yet; remove the key");
@@ -66,6 +77,40 @@ fn cgroup_path(value: &Value) -> Result<String, String> {
             "{path:?} leads upwards; write the path without \"..\""
         ));
     }
+    Ok(path)
+}
+
+fn network_namespace(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    Netns::open(&name)?;
+    Ok(name)
+}
+
+fn api_socket(value: &Value) -> Result<ApiSocket, String> {
+    // YAML takes an unquoted off for false.
+    if *value == Value::Bool(false) {
+        return Ok(ApiSocket::Off);
+    }
+    match text(value)?.as_str() {
+        "off" => Ok(ApiSocket::Off),
+        path if path.starts_with('/') => Ok(ApiSocket::At(path.into())),
+        other => Err(format!(
+            "{other:?} is neither an absolute path nor off; write \"/run/lease-watchdog/api.sock\""
+        )),
+    }
+}
+
+fn file_mode(value: &Value) -> Result<u32, String> {
+    let written = text(value)?;
+    u32::from_str_radix(&written, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777 && written.len() >= 3)
+        .ok_or_else(|| format!("{written:?} is no file mode; write it in quotes, like \"0660\""))
+}
+
+fn token_file(value: &Value) -> Result<std::path::PathBuf, String> {
+    let path = std::path::PathBuf::from(text(value)?);
+    trust::secret(&path)?;
     Ok(path)
 }
 

@@ -45,7 +45,7 @@ fn a_full_entry_is_understood() {
     processes: [chunkd, /system.slice/meta.service]
     tls: false
     stages: { at_risk: 40%, late_after: 5s }
-scope: { cgroup: /kubepods }
+scope: { cgroup: /kubepods, netns: self }
 stages: { jeopardy: 70%, margin: 500ms }
 http: { listen: \"[::1]:0\" }
 limits: { cpu: 10%, memory: 1GiB }
@@ -70,7 +70,8 @@ limits: { cpu: 10%, memory: 1GiB }
         config.leases[1].processes,
         ["chunkd", "/system.slice/meta.service"]
     );
-    assert_eq!(config.scope_cgroup, "/kubepods");
+    assert_eq!(config.scope.cgroup, "/kubepods");
+    assert_eq!(config.scope.netns.as_deref(), Some("self"));
     assert_eq!(config.limits.memory_bytes, 1 << 30);
     assert_eq!(config.http_listen.port(), 0);
 }
@@ -191,6 +192,10 @@ fn each_mistake_names_line_key_and_mend() {
         (
             "scope: { cgroup: system.slice }\n".to_owned(),
             "x.yaml:1: scope.cgroup: \"system.slice\" is not a cgroup path; write \"/system.slice\"",
+        ),
+        (
+            "scope: { netns: blue }\n".to_owned(),
+            "x.yaml:1: scope.netns: \"blue\" is not a path; write \"/run/netns/blue\", or \"self\" for the daemon's own",
         ),
         (
             "http: { listen: \"localhost:80\" }\n".to_owned(),

@@ -3,7 +3,7 @@
 //! In: a path. Out: an open file or a verdict with its mend. Never: a change of anything.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -81,4 +81,34 @@ pub fn program(path: &Path) -> Result<(), String> {
         )));
     }
     owned_and_closed(path, &meta).map_err(said)
+}
+
+/// Bytes beyond which a file holds something else than a token.
+const MAX_SECRET_BYTES: u64 = 4096;
+/// Characters below which a token can be guessed.
+const MIN_SECRET: usize = 16;
+
+/// Reads a token: one line of visible characters, in a file that nobody else may read.
+pub fn secret(path: &Path) -> Result<String, String> {
+    let file = config(path)?;
+    let meta = file.metadata().map_err(|error| reason(&error))?;
+    if meta.mode() & 0o007 != 0 {
+        return Err(format!(
+            "may be read by everybody; run: chmod o= {}",
+            path.display()
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_SECRET_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| reason(&error))?;
+    let token = text.trim();
+    if token.len() < MIN_SECRET || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "must hold one line of at least {MIN_SECRET} visible characters; make one with: \
+             head -c 32 /dev/urandom | base64 > {}",
+            path.display()
+        ));
+    }
+    Ok(token.to_owned())
 }

@@ -197,6 +197,9 @@ const JOURNAL: &[&[&str]] = &[&["JOURNAL_DEVICE"], &["DEVICE_NUMBER"]];
 pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     let offsets = btf::offsets(&options.btf)?;
     trim();
+    if options.netns.is_some() {
+        scoped(&offsets)?;
+    }
     let kernel_btf = Btf::parse_file(&options.btf, Endianness::default())
         .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))?;
     let root = cgroup::root(options.cgroup_root.as_deref())?;
@@ -220,6 +223,21 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     drop(kernel_btf);
     trim();
     Ok(super::assemble(state, report, programs))
+}
+
+/// Whether sockets can be told apart by network namespace.
+fn scoped(offsets: &[u32]) -> Result<(), Missing> {
+    let lacks = |global: &str| {
+        let mut fields = btf::FIELDS.iter().zip(offsets);
+        fields.any(|(field, offset)| field.global == global && *offset == btf::ABSENT)
+    };
+    if ["SOCK_NET", "NET_NS", "NS_INUM"].into_iter().any(lacks) {
+        return Err(Missing(
+            "this kernel's sockets do not tell their network namespace; remove scope.netns"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// How often the kernel programs' log is looked at.
@@ -263,6 +281,8 @@ fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, 
     }
     let debug = u32::from(options.debug);
     loader.override_global("DEBUG", &debug, true);
+    let netns = options.netns.unwrap_or(0);
+    loader.override_global("SCOPE_NETNS", &netns, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
     loader

@@ -43,11 +43,14 @@ const fn optional(global: &'static str, of: &'static str, name: &'static str) ->
 }
 
 /// Every offset that the programs use.
-pub const FIELDS: [Field; 14] = [
+pub const FIELDS: [Field; 17] = [
     needed("TASK_PID", "task_struct", "pid"),
     needed("TASK_FLAGS", "task_struct", "flags"),
     needed("SOCK_NUM", "sock_common", "skc_num"),
     needed("SOCK_DPORT", "sock_common", "skc_dport"),
+    optional("SOCK_NET", "sock_common", "skc_net"),
+    optional("NET_NS", "net", "ns"),
+    optional("NS_INUM", "ns_common", "inum"),
     needed("SOCK_ERR", "sock", "sk_err"),
     needed("TCP_COPIED_SEQ", "tcp_sock", "copied_seq"),
     needed("TCP_WRITE_SEQ", "tcp_sock", "write_seq"),
@@ -142,6 +145,9 @@ mod tests {
         assert_eq!(of("SOCK_NUM"), 14);
         assert!(of("TASK_PID") > of("TASK_FLAGS"));
         assert!(of("TCP_COPIED_SEQ") != of("TCP_WRITE_SEQ"));
+        for global in ["SOCK_NET", "NET_NS", "NS_INUM"] {
+            assert_ne!(of(global), ABSENT, "{global}");
+        }
         // struct gendisk begins with major and first_minor (include/linux/blkdev.h).
         assert_eq!((of("DISK_MAJOR"), of("DISK_MINOR")), (0, 4));
         assert!(of("QUEUE_DISK") != ABSENT || of("REQUEST_DISK") != ABSENT);

@@ -23,6 +23,8 @@ pub struct Options {
     pub flows: u32,
     /// Whether the kernel programs may log (aya-log), at debug level.
     pub debug: bool,
+    /// The one network namespace whose sockets are followed, by its inode number; None: all.
+    pub netns: Option<u32>,
     /// The signals to attach; None: all of them. What is left out is not said to be missing.
     pub only: Option<&'static [&'static str]>,
 }

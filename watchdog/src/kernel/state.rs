@@ -167,6 +167,8 @@ pub struct State {
     free: Stack<MapData, u32>,
     thread_slots: HashMap<MapData, u32, u32>,
     sockets: SkStorage<MapData, u64>,
+    /// One more than the highest slot that the daemon has taken itself.
+    own_high_water: usize,
 }
 
 impl State {
@@ -181,6 +183,7 @@ impl State {
             free: take(programs, "FREE")?,
             thread_slots: take(programs, "THREAD_SLOTS")?,
             sockets: take(programs, "SOCKETS")?,
+            own_high_water: 0,
         };
         state.stocked(flows)
     }
@@ -235,22 +238,20 @@ impl State {
         self.free.push(number, 0).is_ok()
     }
 
-    /// Raises the mark below which slots are looked at. Only before the tick runs: later the kernel
-    /// programs raise it.
-    pub fn raise_high_water(&self, index: usize) {
-        if let Some(losses) = self.losses.at(0) {
-            // SAFETY: one word; the programs only ever raise it too.
-            unsafe {
-                let mark = &raw mut (*losses).high_water;
-                mark.write_volatile(mark.read_volatile().max(index as u64 + 1));
-            }
-        }
+    /// No slot from here on has ever been in use, but for some that two CPUs take just now.
+    #[must_use]
+    pub fn high_water(&self) -> usize {
+        usize::try_from(self.losses().high_water)
+            .unwrap_or(usize::MAX)
+            .max(self.own_high_water)
     }
 
     /// Takes a free slot for a socket that the daemon found itself.
     pub fn take_flow(&mut self) -> Option<usize> {
         let index = self.free.pop(0).ok()? as usize;
         self.flows.ensure(index + 1).ok()?;
+        // The kernel programs' own mark is theirs to write.
+        self.own_high_water = self.own_high_water.max(index + 1);
         Some(index)
     }
 

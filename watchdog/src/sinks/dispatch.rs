@@ -11,11 +11,13 @@ use watchdog_model::leases::note::{Note, Outcome};
 use watchdog_model::time::Mono;
 
 use super::alerts::{Alerts, Evidence};
+use super::api::ledger::Ledger;
 use super::events::{Renderer, Started};
 use super::incidents::{Incidents, State};
 use super::metrics::Metrics;
 use super::stream::Stream;
 use crate::config::Config;
+use crate::limits::Exceeded;
 use crate::outbox::{Lost, Message, Stamped};
 
 /// All sinks that are fed by messages.
@@ -25,6 +27,7 @@ pub struct Dispatch {
     metrics: Arc<Metrics>,
     stream: Option<Stream>,
     alerts: Alerts,
+    ledger: Ledger,
 }
 
 impl Dispatch {
@@ -35,13 +38,16 @@ impl Dispatch {
         metrics: Arc<Metrics>,
         stream: Option<Stream>,
         alerts: Alerts,
+        ledger: Ledger,
     ) -> Self {
+        ledger.set_entries(renderer.entries());
         Self {
             renderer,
             incidents: Incidents::default(),
             metrics,
             stream,
             alerts,
+            ledger,
         }
     }
 
@@ -49,6 +55,11 @@ impl Dispatch {
     pub fn started(&self, at: Mono, started: &Started) {
         self.metrics.started(started);
         self.emit(at, &Arc::from(self.renderer.started(at, started)));
+    }
+
+    /// Says that the daemon leaves for its own cost.
+    pub fn limit_exceeded(&self, at: Mono, exceeded: &Exceeded) {
+        self.emit(at, &Arc::from(self.renderer.limit_exceeded(at, exceeded)));
     }
 
     /// Takes a batch of messages, in order.
@@ -70,6 +81,8 @@ impl Dispatch {
         }
         let settled = self.incidents.settle();
         for one in &settled {
+            let closed = one.say == Some(State::Closed);
+            self.ledger.incident(last.at, &one.change, closed);
             if let Some(state) = one.say {
                 let line = self.renderer.incident(last.at, &one.change, state);
                 self.emit(last.at, &Arc::from(line));
@@ -83,6 +96,7 @@ impl Dispatch {
         self.metrics.count(note, self.renderer.entries());
         let step = self.incidents.step(at, note);
         if let Some(opened) = &step.opened {
+            self.ledger.incident(at, opened, false);
             let line = self.renderer.incident(at, opened, State::Opened);
             self.emit(at, &Arc::from(line));
         }
@@ -91,6 +105,7 @@ impl Dispatch {
                 self.renderer
                     .note_among(at, note, step.incident, step.leases),
             );
+        self.ledger.note(at, note, &line, step.incident);
         self.emit(at, &line);
         if let (Note::Transition(transition), Some(id)) = (note, step.incident)
             && let Outcome::Stage(stage) = transition.to
@@ -101,6 +116,7 @@ impl Dispatch {
     }
 
     fn emit(&self, at: Mono, line: &Arc<str>) {
+        self.ledger.event(at, line);
         let Some(stream) = &self.stream else { return };
         if let Some((count, since)) = stream.take_lost() {
             let told = self.renderer.dropped(at, Lost::EventLine, count, since);
@@ -112,6 +128,7 @@ impl Dispatch {
     /// Takes another configuration on.
     pub fn reconfigure(&mut self, config: &Config) {
         self.renderer.set_entries(config.entry_names());
+        self.ledger.set_entries(self.renderer.entries());
     }
 
     /// Opens the event file anew.
@@ -158,6 +175,7 @@ mod tests {
             Arc::clone(&metrics),
             Some(stream),
             alerts,
+            Ledger::default(),
         );
         let at = Mono(1_000);
         dispatch.started(at, &Started::default());

@@ -186,6 +186,12 @@ const TABLE: &[Definition] = &[
         &["state"],
         "Places for flows in the kernel's table.",
     ),
+    metric(
+        "limit_used_ratio",
+        Kind::Gauge,
+        &["what"],
+        "How much of its own cost's limits the daemon has used; at 1 it leaves.",
+    ),
     metric("build_info", Kind::Gauge, &["version"], "Always 1."),
 ];
 
@@ -193,6 +199,7 @@ const TABLE: &[Definition] = &[
 pub struct Metrics {
     registry: Registry,
     leases: IntGaugeVec,
+    limit_used: GaugeVec,
     min_remaining: GaugeVec,
     worst_remaining: GaugeVec,
     min_timeout: GaugeVec,
@@ -319,6 +326,7 @@ impl Metrics {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
             leases: make!(registry, IntGaugeVec, "leases"),
+            limit_used: make!(registry, GaugeVec, "limit_used_ratio"),
             min_remaining: make!(registry, GaugeVec, "min_remaining_seconds"),
             worst_remaining: make!(registry, GaugeVec, "worst_remaining_seconds"),
             min_timeout: make!(registry, GaugeVec, "min_timeout_seconds"),
@@ -339,11 +347,19 @@ impl Metrics {
             registry,
         };
         metrics.would_page();
+        metrics.limits(&[("cpu", 0.0), ("memory", 0.0)]);
         for what in Lost::ALL {
             metrics.lost(what);
         }
         metrics.foresee(entries);
         Ok(metrics)
+    }
+
+    /// Sets how much of each limit is used up.
+    pub fn limits(&self, shares: &[(&'static str, f64)]) {
+        for (what, share) in shares {
+            self.limit_used.with_label_values(&[*what]).set(*share);
+        }
     }
 
     fn foresee(&self, entries: &[String]) {
@@ -500,6 +516,38 @@ impl Metrics {
     pub fn would_page(&self) -> IntCounter {
         let none: [&str; 0] = [];
         self.would_page.with_label_values(&none)
+    }
+
+    /// Flows of all entries: followed, not followed now, of which only bytes can be seen.
+    #[must_use]
+    pub fn flows(&self, entries: &[String]) -> [i64; 3] {
+        FLOW_STATES.map(|state| {
+            entries
+                .iter()
+                .map(|entry| self.flows.with_label_values(&[entry.as_str(), state]).get())
+                .sum()
+        })
+    }
+
+    /// Places for flows: taken, free.
+    #[must_use]
+    pub fn slots(&self) -> [i64; 2] {
+        SLOT_STATES.map(|state| self.slots.with_label_values(&[state]).get())
+    }
+
+    /// How late the tick ran on average, microseconds.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a mean of lateness is neither negative nor of centuries"
+    )]
+    pub fn tick_late_mean_us(&self) -> u64 {
+        let none: [&str; 0] = [];
+        let late = self.tick_late.with_label_values(&none);
+        let count = late.get_sample_count().max(1) as f64;
+        (late.get_sample_sum() * 1e6 / count) as u64
     }
 
     /// What was lost of one kind.

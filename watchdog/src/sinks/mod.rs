@@ -2,6 +2,7 @@
 //! stuck holds up neither another sink nor the tick.
 
 pub mod alerts;
+pub mod api;
 pub mod dispatch;
 pub mod events;
 mod hooks;
@@ -9,6 +10,6 @@ pub mod http;
 pub mod incidents;
 pub mod metrics;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod stream;
 pub mod words;

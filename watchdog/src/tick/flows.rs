@@ -51,6 +51,8 @@ pub struct Flow {
     pub cookie: u64,
     /// Whether the model and the memory of an earlier run have met it.
     pub met: bool,
+    /// Whether its entry watches the process that it belongs to; None: not known yet.
+    pub watched: Option<bool>,
     /// Whether it does not speak the entry's protocol.
     pub foreign: bool,
     stamp: Stamp,
@@ -148,6 +150,12 @@ impl FlowTable {
         self.flows.get_mut(index)?.as_mut()
     }
 
+    /// The flow in a slot, if it is watched.
+    pub fn watched_mut(&mut self, index: usize) -> Option<&mut Flow> {
+        self.get_mut(index)
+            .filter(|flow| flow.watched == Some(true))
+    }
+
     /// A flow by its name, if its slot still has it.
     #[must_use]
     pub fn named(&self, key: FlowKey) -> Option<&Flow> {
@@ -156,12 +164,20 @@ impl FlowTable {
         (flow.observation.key == key).then_some(flow)
     }
 
+    /// Whether it is still open whether the flow in a slot is watched.
+    #[must_use]
+    pub fn undecided(&self, index: usize) -> bool {
+        let flow = self.flows.get(index).and_then(Option::as_ref);
+        flow.is_some_and(|flow| flow.watched.is_none())
+    }
+
     /// The threads that serve the flow in a slot.
     #[must_use]
     pub fn servers(&self, index: usize) -> Servers {
         self.flows
             .get(index)
             .and_then(Option::as_ref)
+            .filter(|flow| flow.watched != Some(false))
             .map_or([0; 2 * SERVERS], |flow| flow.servers)
     }
 
@@ -184,7 +200,7 @@ impl FlowTable {
         }
     }
 
-    /// Every flow.
+    /// Every flow in a slot, and whether it is watched, as far as that is known.
     pub fn iter(&self) -> impl Iterator<Item = &Flow> {
         self.flows.iter().flatten()
     }
@@ -275,6 +291,7 @@ unsafe fn read(
         observation: seen,
         cookie,
         met: false,
+        watched: None,
         foreign: (requests.flags | replies.flags) & FOREIGN != 0,
         stamp,
         servers: servers(&reads, &writes),

@@ -147,7 +147,8 @@ impl MetricGauges {
         }
         for flow in snapshot.flows.iter() {
             used += 1;
-            let Some(entry) = self.entry(flow) else {
+            // Somebody else's connection is neither seen nor missed.
+            let Some(entry) = self.entry(flow).filter(|_| flow.watched == Some(true)) else {
                 continue;
             };
             if flow.foreign {

@@ -18,6 +18,7 @@ mod healthy;
 mod late_start;
 mod paths;
 mod prometheus;
+mod scope;
 mod seen;
 mod server_restart;
 mod thawed_client;

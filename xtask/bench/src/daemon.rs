@@ -20,8 +20,11 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// All leases must have been seen within this.
 const SEEN_WITHIN_NS: u64 = 60_000_000_000;
 
+/// What a late lease may cost, ms of CPU time a second.
+const LATE_COSTS_MS: f64 = 5.0;
+
 /// Ends with its owner.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     http: String,
     started_ms: f64,
@@ -35,7 +38,8 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
+    /// Starts it on a port; gives it when it says `started`.
+    pub fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
         let config = home.join("watchdog.yaml");
         let text = format!(
             "leases: [{{ name: zookeeper, protocol: zookeeper, ports: [{port}] }}]\n\
@@ -99,17 +103,31 @@ impl Daemon {
     }
 
     fn wait_for_leases(&self, count: usize) -> Result<()> {
+        self.wait_until(&format!("{count} leases"), |(seen, _)| {
+            seen as usize >= count
+        })
+    }
+
+    fn wait_until(&self, what: &str, holds: impl Fn((f64, f64)) -> bool) -> Result<()> {
         let until = clock().plus(SEEN_WITHIN_NS);
         loop {
-            let (seen, _) = self.leases()?;
-            if seen as usize >= count {
+            let leases = self.leases()?;
+            if holds(leases) {
                 return Ok(());
             }
             if clock() > until {
-                bail!("{seen} of {count} leases seen");
+                bail!("waited for {what}; all and unhealthy are {leases:?}");
             }
             wait(Duration::from_millis(50));
         }
+    }
+
+    /// Share of a core that it uses over a window.
+    fn cpu_share(&self) -> Result<f64> {
+        let (cpu, at) = (self.cpu()?, clock());
+        wait(WINDOW);
+        let used = self.cpu()?.saturating_sub(cpu).as_nanos() as f64;
+        Ok(used / clock().since(at) as f64)
     }
 
     /// CPU time of all its threads so far.
@@ -158,7 +176,8 @@ impl Daemon {
     clippy::disallowed_methods,
     reason = "a window of measurement is the one thing that no event can end"
 )]
-fn wait(span: Duration) {
+/// Lets time pass.
+pub fn wait(span: Duration) {
     std::thread::sleep(span);
 }
 
@@ -169,6 +188,26 @@ fn targets(leases: usize) -> Option<(f64, f64)> {
         101..=10_000 => Some((5.0, 64.0)),
         _ => None,
     }
+}
+
+/// Measures and prints what a late lease costs: asked about at both of its ends, twice a second.
+fn measure_late(binary: &Path) -> Result<()> {
+    let mut sessions = Sessions::serve()?;
+    let home = tempfile::tempdir()?;
+    let daemon = Daemon::start(binary, home.path(), sessions.port, 1)?;
+    sessions.open(1)?;
+    daemon.wait_for_leases(2)?;
+    let healthy = daemon.cpu_share()?;
+    sessions.stop()?;
+    daemon.wait_until("a late lease", |(_, unhealthy)| unhealthy > 0.0)?;
+    let late = daemon.cpu_share()?;
+    let cost = (late - healthy) * 1e3;
+    println!(
+        "\nOne session whose holder is stopped, over the same one healthy: {cost:.1} ms CPU a \
+         second  (target {LATE_COSTS_MS}: {})",
+        verdict(cost, LATE_COSTS_MS)
+    );
+    Ok(())
 }
 
 /// Measures and prints.
@@ -192,10 +231,7 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         daemon.wait_for_leases(count * 2)?;
         // The rush is over; every session pings at least once in the window.
         wait(Duration::from_secs(2));
-        let (cpu, at) = (daemon.cpu()?, clock());
-        wait(WINDOW);
-        let used = daemon.cpu()?.saturating_sub(cpu).as_nanos() as f64;
-        let share = used / clock().since(at) as f64 * 100.0;
+        let share = daemon.cpu_share()? * 100.0;
         let resident = daemon.resident_mib()?;
         let [p50, p99] = daemon.tick_late_ms([0.5, 0.99])?;
         let (leases, unhealthy) = daemon.leases()?;
@@ -221,5 +257,5 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         all.join(", "),
         verdict(worst, 1000.0)
     );
-    Ok(())
+    measure_late(binary)
 }

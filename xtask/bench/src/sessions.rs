@@ -90,6 +90,22 @@ impl Sessions {
     }
 }
 
+impl Sessions {
+    /// Stops the holders' process (SIGSTOP): from now on no session is renewed.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn stop(&self) -> Result<()> {
+        let holders = self.holders.as_ref().context("no sessions are open")?;
+        let pid = i32::try_from(holders.id())?;
+        // SAFETY: no memory is involved; the process is a child that was not yet waited for.
+        if unsafe { libc::kill(pid, libc::SIGSTOP) } != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        Ok(())
+    }
+}
+
 /// The holders' process: opens so many sessions on a port, says `open`, and keeps them alive until
 /// its standard input ends.
 pub fn hold_all(mut words: impl Iterator<Item = String>) -> Result<()> {

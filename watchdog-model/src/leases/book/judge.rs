@@ -4,6 +4,7 @@
 //! Never: a better stage without a newer renewal; two transitions in one call.
 
 use super::lease::{Expiry, Lease};
+use super::wants::AHEAD_NS;
 use super::{Book, FlowUse};
 use crate::causes::collected::Collected;
 use crate::causes::verdict::{End, Evidence, verdict};
@@ -149,11 +150,22 @@ impl Book {
             return;
         }
         let found = assess(&lease.facts, &settings, now);
-        let next = next_change(&lease.facts, &settings, now);
+        let mut next = next_change(&lease.facts, &settings, now);
+        if let (Stage::Healthy, Some(due)) = (found.stage, next) {
+            let ask_at = due.minus(AHEAD_NS);
+            if now < ask_at {
+                next = Some(ask_at);
+            } else {
+                let soon = assess(&lease.facts, &settings, due);
+                if soon.stage != Stage::Healthy {
+                    self.want(slot, soon.condition, due);
+                }
+            }
+        }
         let verdict = (found.stage != Stage::Healthy)
             .then(|| self.verdict_of(slot, found.condition, found.since, now));
         if found.stage != Stage::Healthy {
-            self.want(slot, found.condition);
+            self.want(slot, found.condition, now);
         }
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;

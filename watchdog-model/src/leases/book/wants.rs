@@ -1,8 +1,8 @@
 //! Which leases need facts that only a look into procfs and the like can give, and what was found.
 //!
-//! In: leases that are late, and ends that late ones wait for. Out: questions, a bounded number at
-//! a time, each lease again and again while it stays late; and for the rules what was found last.
-//! Never: an allocation, a question about a lease that is well.
+//! In: leases that are late or will be in a moment, and ends that these wait for. Out: questions, a
+//! bounded number at a time, each lease again and again while it stays late; and for the rules what
+//! was found last. Never: an allocation, a question about a lease that is well.
 
 use std::net::SocketAddr;
 
@@ -17,6 +17,12 @@ use crate::time::{MS, Mono};
 const ROOM: usize = 1024;
 /// How often each is asked about.
 const AGAIN_NS: u64 = 500 * MS;
+/// How long before a lease becomes late it is asked about, so that its first warning can say why.
+/// What must be seen twice takes 110 ms and two ticks; and it is shorter than the shortest margin
+/// (250 ms), so that who renews when it always does is not asked about.
+pub(super) const AHEAD_NS: u64 = 200 * MS;
+/// For so long after that moment it counts as about to be late.
+const SOON_LASTS_NS: u64 = 100 * MS;
 /// Threads remembered of a flow.
 pub const TIDS: usize = 8;
 
@@ -43,6 +49,8 @@ pub struct Want {
 struct Entry {
     slot: u32,
     asked_at: Option<Mono>,
+    /// Until when it is asked about though nothing is late.
+    soon_until: Mono,
     /// Threads that served it when last asked about: a lost flow has none any more.
     tids: [u32; TIDS],
     collected: Option<Collected>,
@@ -79,14 +87,20 @@ impl Wants {
         }
     }
 
-    pub fn add(&mut self, slot: u32) {
-        if self.place(slot).is_some() || self.entries.len() >= self.room {
+    pub fn add(&mut self, slot: u32, soon_until: Mono) {
+        if let Some(place) = self.place(slot) {
+            let until = &mut self.entries[place].soon_until;
+            *until = soon_until.max(*until);
+            return;
+        }
+        if self.entries.len() >= self.room {
             return;
         }
         self.set_place(slot, Some(self.entries.len()));
         self.entries.push(Entry {
             slot,
             asked_at: None,
+            soon_until,
             tids: [0; TIDS],
             collected: None,
         });
@@ -110,15 +124,17 @@ impl Wants {
 }
 
 impl Book {
-    /// Remembers to ask about a late lease, and about its other end if that may be why.
-    pub(super) fn want(&mut self, slot: u32, condition: Condition) {
-        self.wants.add(slot);
+    /// Remembers to ask about a lease that is late since `due` or will be then, and about its other
+    /// end if that may be why.
+    pub(super) fn want(&mut self, slot: u32, condition: Condition, due: Mono) {
+        let soon_until = due.plus(SOON_LASTS_NS);
+        self.wants.add(slot, soon_until);
         let other_may_be_why = matches!(
             condition,
             Condition::RenewalUnanswered | Condition::HolderSilent | Condition::ConnectionLost
         );
         if other_may_be_why && let Some(other) = self.other_end(slot) {
-            self.wants.add(other);
+            self.wants.add(other, soon_until);
         }
     }
 
@@ -149,7 +165,8 @@ impl Book {
             }
             let place = self.wants.cursor;
             let slot = self.wants.entries[place].slot;
-            let needed = self.is_late(slot)
+            let needed = now < self.wants.entries[place].soon_until
+                || self.is_late(slot)
                 || self
                     .other_end(slot)
                     .is_some_and(|other| self.is_late(other));

@@ -43,6 +43,20 @@ fn a_transition_as_designed() {
 }
 
 #[test]
+fn a_container_is_named_where_there_is_one() {
+    let sample = Sample::late(1).pid(7).stopped(Side::Own);
+    let line = note(&sample.note());
+    assert!(
+        line.ends_with(concat!(
+            r#""cgroup":"/system.slice/meta.service","inner_pid":1,"unit":"meta.service","#,
+            r#""container":"0123","pod":"prod/meta-0"}"#,
+            "\n"
+        )),
+        "{line}"
+    );
+}
+
+#[test]
 fn what_is_not_known_is_null() {
     let mut sample = Sample::late(1).to(Outcome::Renewed).from(Stage::Late);
     sample.0.condition = Condition::None;
@@ -332,6 +346,10 @@ fn what_the_daemon_says_of_itself() {
         real_time: true,
         memory_locked: false,
         http: Some("127.0.0.1:34567".parse().unwrap()),
+        scope: ScopeSaid {
+            cgroup: "/pods".to_owned(),
+            netns: None,
+        },
     };
     assert_eq!(
         renderer.started(AT, &started),
@@ -341,7 +359,8 @@ fn what_the_daemon_says_of_itself() {
                 r#""started","version":"0.1.0","kernel":"6.1.0","#,
                 r#""attached":[{"signal":"packets","hook":"cgroup_skb"}],"#,
                 r#""refused":[{"signal":"writes","hook":"tp_btf sock_send_length","why":"not in this kernel"}],"#,
-                r#""timeout_sources":["handshake","config"],"real_time":true,"memory_locked":false,"http":"127.0.0.1:34567"}"#
+                r#""timeout_sources":["handshake","config"],"real_time":true,"memory_locked":false,"http":"127.0.0.1:34567","#,
+                r#""scope":{"cgroup":"/pods","netns":null}}"#
             )
         )
     );
@@ -359,13 +378,4 @@ fn wall_time_is_that_of_the_moment_and_not_of_the_line() {
         apart.abs_diff(second) < Duration::from_millis(500),
         "{apart:?}"
     );
-}
-
-#[test]
-fn cgroups_of_either_version() {
-    assert_eq!(cgroup_in("0::/a.slice/b\n").as_deref(), Some("/a.slice/b"));
-    let hybrid = "5:cpu,cpuacct:/a\n1:name=systemd:/a.slice/b:c\n0::/\n";
-    assert_eq!(cgroup_in(hybrid).as_deref(), Some("/a.slice/b:c"));
-    assert_eq!(cgroup_in("0::/\n").as_deref(), Some("/"));
-    assert_eq!(cgroup_in(""), None);
 }

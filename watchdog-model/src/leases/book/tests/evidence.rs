@@ -3,6 +3,7 @@
 use super::*;
 use crate::causes::collected::{Collected, DeviceLook, Doing, Part, ThreadLook, Wait};
 use crate::causes::text::{Label, Text};
+use crate::leases::book::wants::AHEAD_NS;
 
 fn wanted(bench: &mut Bench) -> Vec<Want> {
     let mut wants = Vec::new();
@@ -81,6 +82,40 @@ fn an_answer_makes_the_cause_known_and_a_renewal_ends_the_questions() {
     // What comes too late is of no account.
     answer(&mut bench, &want, &found);
     assert_eq!(bench.said(), ["AtRisk>Renewed"]);
+}
+
+#[test]
+fn a_lease_is_asked_about_in_time_for_its_first_warning_and_not_if_it_keeps_its_cadence() {
+    let mut bench = Bench::new();
+    let mut flow = settled(&mut bench, Role::Holder);
+    let asked_at = |bench: &mut Bench| {
+        for _ in 0..600 {
+            bench.until(bench.now.since(START) + ms(10));
+            if let Some(want) = wanted(bench).pop() {
+                return Some(want);
+            }
+            if !bench.notes.is_empty() {
+                break;
+            }
+        }
+        None
+    };
+    let want = asked_at(&mut bench).expect("asked before it is late");
+    let before = bench.now;
+    answer(&mut bench, &want, &hung_disk(before));
+    assert_eq!(bench.said(), [""; 0], "not late yet");
+    bench.until(bench.now.since(START) + AHEAD_NS);
+    assert_eq!(bench.said(), ["Healthy>AtRisk RenewalNotSent DiskStall"]);
+    ping(&mut flow, bench.now);
+    bench.see(&flow);
+    assert_eq!(bench.said(), ["AtRisk>Renewed"]);
+    // Where the renewal comes just after the question, it is not put again.
+    assert!(asked_at(&mut bench).is_some());
+    ping(&mut flow, bench.now);
+    bench.see(&flow);
+    bench.until(bench.now.since(START) + secs(1));
+    assert_eq!(wanted(&mut bench), []);
+    assert_eq!(bench.said(), [""; 0]);
 }
 
 #[test]
