@@ -64,6 +64,9 @@ pub struct RunArgs {
     /// What is known of leases is kept here over a restart.
     #[arg(long, value_name = "DIR", default_value = "/run/lease-watchdog")]
     pub state_dir: PathBuf,
+    /// Record everything into this file, for tests and reports of bugs; it grows without end.
+    #[arg(long, value_name = "FILE")]
+    pub record_all: Option<PathBuf>,
     /// The running kernel's types.
     #[arg(
         long,

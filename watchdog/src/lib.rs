@@ -18,6 +18,7 @@ pub mod log;
 pub mod memory;
 pub mod netns;
 pub mod outbox;
+pub mod recorder;
 pub mod run;
 pub mod sinks;
 pub mod tick;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
@@ -17,6 +18,9 @@ use watchdog::outbox::outbox;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
 use watchdog::tick::{self, Control};
+
+/// Time for the recorder's last file. With what the sinks take it is within a second.
+const RECORDERS_LAST: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -89,6 +93,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             only: None,
         }),
         state_dir: args.state_dir.clone(),
+        record_all: args.record_all.clone(),
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
@@ -105,7 +110,8 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     let mut in_force = config.clone();
     let started = daemon.describe(prepared.http_address());
     let reloads = daemon.reloads;
-    serve(Inputs {
+    let recorder = daemon.recorder.clone();
+    let outcome = serve(Inputs {
         started,
         config,
         config_file: args.config.clone(),
@@ -122,5 +128,11 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             Ok(())
         }),
     })
-    .await
+    .await;
+    if let Some(recorder) = recorder
+        && !recorder.finish(RECORDERS_LAST)
+    {
+        tracing::warn!("the recorder's disk hangs: its last minutes are lost");
+    }
+    outcome
 }

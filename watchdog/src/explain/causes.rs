@@ -9,6 +9,7 @@ use super::meaning::{Meaning, host_of};
 use super::report::{Candidate, Fault, HostStall, Lapse, Standing};
 use super::rules::Rule;
 use super::wall::{SECOND, span};
+use crate::sinks::words;
 
 /// All candidates, the likeliest first.
 #[must_use]
@@ -23,8 +24,44 @@ pub fn candidates(scene: &Scene, stalls: &[HostStall]) -> Vec<Candidate> {
         network(scene, stalls),
         peer(scene),
     ];
+    for proven in recorded(scene) {
+        found.retain(|other| other.cause != proven.cause);
+        found.push(proven);
+    }
     found.retain(|candidate| !(candidate.for_it.is_empty() && candidate.against.is_empty()));
     found.sort_by_key(|candidate| candidate.standing);
+    found
+}
+
+/// What the daemon had proven, and with what.
+fn recorded(scene: &Scene) -> Vec<Candidate> {
+    let mut found: Vec<Candidate> = Vec::new();
+    for event in scene.of(Meaning::Warned) {
+        let Some(cause) = event
+            .get("cause")
+            .and_then(|cause| {
+                words::CAUSES
+                    .into_iter()
+                    .map(words::cause)
+                    .find(|known| *known == cause)
+            })
+            .filter(|cause| *cause != "unknown")
+        else {
+            continue;
+        };
+        let line = format!("{} {}", event.at.time(), event.text);
+        match found.iter_mut().find(|known| known.cause == cause) {
+            // The first and the last few: what is between says the same with other seconds.
+            Some(known) if known.for_it.len() < 4 => known.for_it.push(line),
+            Some(known) => known.for_it[3] = line,
+            None => found.push(Candidate {
+                cause,
+                standing: Standing::Proven,
+                for_it: vec![line],
+                against: Vec::new(),
+            }),
+        }
+    }
     found
 }
 
@@ -402,6 +439,11 @@ pub fn fault(scene: &Scene, lapsed: &[Lapse], stalls: &[HostStall]) -> Option<Fa
             why.append(&mut mine);
         }
     }
+    if hosts.is_empty()
+        && let Some(proven) = by_recorder(scene)
+    {
+        return Some(proven);
+    }
     if hosts.is_empty() {
         let open = open_questions(scene, lapsed);
         return (!open.is_empty()).then(|| Fault {
@@ -412,6 +454,31 @@ pub fn fault(scene: &Scene, lapsed: &[Lapse], stalls: &[HostStall]) -> Option<Fa
     Some(Fault {
         who: hosts.join(" and "),
         why,
+    })
+}
+
+/// Whose cause the daemon had proven last.
+fn by_recorder(scene: &Scene) -> Option<Fault> {
+    let event = scene
+        .of(Meaning::Warned)
+        .filter(|event| event.get("cause").is_some_and(|cause| cause != "unknown"))
+        .last()?;
+    let node = &scene.party(event.source).host;
+    let own = event.get("side") == Some("own");
+    let holder = event.get("role") == Some("holder");
+    let side = if own == holder {
+        "the holder"
+    } else {
+        "the grantor"
+    };
+    Some(Fault {
+        who: format!("{side}, as seen on {node}"),
+        why: vec![format!(
+            "{} {}: {}",
+            event.at.time(),
+            event.get("cause").unwrap_or("?"),
+            event.text
+        )],
     })
 }
 
@@ -448,7 +515,8 @@ fn open_questions(scene: &Scene, lapsed: &[Lapse]) -> Vec<String> {
 pub fn not_claimed(scene: &Scene, lapsed: &[Lapse]) -> Vec<String> {
     let mut open = Vec::new();
     let candidates = scene.stalls.iter().any(|stall| stall.rule != Rule::Pause);
-    let supported = scene.stalls.iter().any(|stall| stall.rule == Rule::Pause);
+    let supported =
+        scene.stalls.iter().any(|stall| stall.rule == Rule::Pause) || !recorded(scene).is_empty();
     if candidates && !supported {
         open.push(
             "the root cause: logs show that threads stood still, and not on what; no kernel data, no stack, no \

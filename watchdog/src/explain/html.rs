@@ -151,7 +151,7 @@ fn why(incident: &Incident) -> Markup {
     let proven = incident
         .causes
         .iter()
-        .any(|cause| cause.standing == Standing::Supported);
+        .any(|cause| cause.standing <= Standing::Supported);
     html! {
         @if let Some(fault) = &incident.fault {
             h2 { "At fault: " (fault.who) }
@@ -166,13 +166,14 @@ fn why(incident: &Incident) -> Markup {
             div.causes {
                 @for cause in &incident.causes {
                     section class=(match cause.standing {
-                        Standing::Supported => "supported",
+                        Standing::Proven | Standing::Supported => "supported",
                         Standing::Candidate => "candidate",
                         Standing::Partial => "partial",
                         Standing::Excluded => "excluded",
                     }) {
                         h3 { (cause.cause) span {
                             (match cause.standing {
+                                Standing::Proven => "proven: measured in the kernel",
                                 Standing::Supported => "a log says so",
                                 Standing::Candidate => "candidate",
                                 Standing::Partial => "explains a part at most",

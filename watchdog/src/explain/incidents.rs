@@ -76,6 +76,14 @@ impl Scene<'_> {
     }
 }
 
+/// Whether this event alone makes an incident: a warning from `at_risk` on.
+fn made_by(event: &Event) -> bool {
+    match event.meaning {
+        Meaning::Warned => event.get("stage") != Some("late"),
+        meaning => makes_one(meaning),
+    }
+}
+
 /// Whether this alone makes an incident.
 const fn makes_one(meaning: Meaning) -> bool {
     matches!(
@@ -97,6 +105,7 @@ const fn joins_one(meaning: Meaning) -> bool {
         || matches!(
             meaning,
             Meaning::LoopLate
+                | Meaning::Warned
                 | Meaning::HungTask
                 | Meaning::SoftLockup
                 | Meaning::RoleLost
@@ -112,7 +121,7 @@ pub fn incidents(logs: &Logs, parties: &[Party], derived: &Findings) -> Vec<Inci
     for event in &logs.events {
         if joins_one(event.meaning) {
             let at = event.said().min(event.at);
-            anchors.push((at, event.at, makes_one(event.meaning)));
+            anchors.push((at, event.at, made_by(event)));
         }
     }
     for renewal in &derived.renewals {
@@ -277,7 +286,8 @@ pub fn first_line(scene: &Scene) -> Option<Wall> {
 
 fn first_event<'a>(scene: &Scene<'a>) -> Option<&'a Event> {
     let about = |event: &&&Event| {
-        joins_one(event.meaning) || matches!(event.meaning, Meaning::Pause | Meaning::DiskSlow)
+        event.meaning != Meaning::Warned && joins_one(event.meaning)
+            || matches!(event.meaning, Meaning::Pause | Meaning::DiskSlow)
     };
     scene
         .events
@@ -410,6 +420,13 @@ pub fn words(event: &Event) -> String {
                 .or(event.get("server"))
                 .unwrap_or("its peer")
         ),
+        Meaning::Warned => format!(
+            "lease-watchdog warns: {}, {}: {}",
+            of("stage"),
+            of("cause"),
+            event.text
+        ),
+        Meaning::Renewed => format!("lease{lease} is renewed"),
         _ => event.text.clone(),
     }
 }

@@ -81,6 +81,14 @@ pub fn of(scene: &Scene, lapsed: &[Lapse], stalls: &[HostStall]) -> Option<Leads
             ));
         }
     }
+    let mut told = std::collections::BTreeSet::new();
+    for event in scene.of(Meaning::Warned) {
+        let stage = event.get("stage").unwrap_or("?");
+        let cause = event.get("cause").unwrap_or("unknown");
+        if told.insert((stage, cause)) {
+            rows.push((event.at, format!("lease-watchdog warned: {stage}, {cause}")));
+        }
+    }
     if let Some(known) = super::incidents::first_line(scene) {
         rows.push((known, "first line that any application logged".to_owned()));
     }
@@ -132,6 +140,15 @@ fn end(scene: &Scene, lapsed: &[Lapse], stalls: &[HostStall]) -> Option<(Wall, S
         return Some((
             first,
             "the first loss, at the latest (no grantor's log)".to_owned(),
+        ));
+    }
+    let lapsed = scene
+        .of(Meaning::Warned)
+        .find(|event| event.get("stage") == Some("lapsed"));
+    if let Some(event) = lapsed {
+        return Some((
+            event.at,
+            "the floor: from then on it may be expired".to_owned(),
         ));
     }
     scene

@@ -78,6 +78,10 @@ pub enum Meaning {
     OutOfMemory,
     /// A network link went down.
     LinkDown,
+    /// The daemon warned, or learned more (only in recordings).
+    Warned,
+    /// What it had warned of is over (only in recordings).
+    Renewed,
     /// A file system's journal, as `dumpe2fs -h` has it.
     JournalHeader,
 }

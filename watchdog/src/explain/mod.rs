@@ -19,6 +19,7 @@ mod meaning;
 mod parties;
 mod patterns;
 mod readers;
+mod recorded;
 pub mod report;
 mod roles;
 pub mod rules;
@@ -52,8 +53,14 @@ const MOST_INCIDENTS: usize = 50;
 pub struct ExplainArgs {
     /// Logs; files of one rotated set are one log, gzip is unpacked. Where the kind is not given it is
     /// found: zookeeper-c, zookeeper-java, kazoo, glog, kernel, etcd, jvm-gc, dumpe2fs.
-    #[arg(long = "log", value_name = "[KIND:]FILE", num_args = 1.., required = true)]
+    #[arg(long = "log", value_name = "[KIND:]FILE", num_args = 1.., required_unless_present_any = ["recordings", "replay"])]
     pub logs: Vec<String>,
+    /// Recordings of the daemon (recorder.dir, --record-all), of any number of nodes.
+    #[arg(long = "recording", value_name = "FILE", num_args = 1..)]
+    pub recordings: Vec<PathBuf>,
+    /// Judge a recording anew, by the rules of this version, and say where that differs.
+    #[arg(long, value_name = "RECORDING", conflicts_with_all = ["logs", "recordings", "html"])]
+    pub replay: Option<PathBuf>,
     /// Only the incident at or next to this time, "22:36:49" or "2022-11-04 22:36:49".
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
@@ -80,6 +87,9 @@ pub struct ExplainArgs {
 ///
 /// A file that cannot be read or written, a kind, time or zone that does not exist: with its name.
 pub fn run(args: &ExplainArgs) -> Result<()> {
+    if let Some(file) = &args.replay {
+        return tell(&replayed(file, args.json)?);
+    }
     let report = explain(args)?;
     if let Some(file) = &args.html {
         std::fs::write(file, html::render(&report))
@@ -92,6 +102,10 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     } else {
         return Ok(());
     };
+    tell(&told)
+}
+
+fn tell(told: &str) -> Result<()> {
     match std::io::stdout().lock().write_all(told.as_bytes()) {
         // The reader has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -106,13 +120,60 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
 /// As [`run`], but for writing.
 pub fn explain(args: &ExplainArgs) -> Result<Report> {
     let patterns = patterns::Patterns::load(&args.patterns)?;
-    let inputs = args
+    let mut inputs = args
         .logs
         .iter()
         .map(|arg| input::Input::from_arg(arg))
         .collect::<Result<Vec<_>>>()?;
-    let logs = scan::scan(inputs, &patterns, args.timezone.as_deref())?;
+    for path in &args.recordings {
+        inputs.push(input::Input::from_arg(&format!(
+            "recording:{}",
+            path.display()
+        ))?);
+    }
+    let (recordings, inputs): (Vec<_>, Vec<_>) = inputs
+        .into_iter()
+        .partition(|input| input.kind == readers::Kind::Recording);
+    let mut logs = scan::scan(inputs, &patterns, args.timezone.as_deref())?;
+    for recording in &recordings {
+        recorded::add(&mut logs, recording)?;
+    }
     report_of(&logs, args.at.as_deref())
+}
+
+/// What this version says to a recording, and whether that is what was said then.
+fn replayed(file: &std::path::Path, json: bool) -> Result<String> {
+    let recording = crate::recorder::format::Recording::read(file)?;
+    let outcome =
+        crate::recorder::replay::replay(&recording).with_context(|| file.display().to_string())?;
+    let mut out = recorded::lines(&recording, &outcome.now, json).join("\n");
+    if json {
+        return Ok(out + "\n");
+    }
+    if let Some(torn) = &recording.torn {
+        out.push_str(&format!("\n\n{torn}"));
+    }
+    let verdict = match outcome.difference() {
+        None => format!("{} lines, the same as recorded", outcome.now.len()),
+        Some((then, now)) => {
+            let one = |said: Option<_>| {
+                let said: Vec<_> = said.into_iter().collect();
+                let lines = recorded::lines(&recording, &said, false);
+                lines
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| "nothing more".to_owned())
+            };
+            format!(
+                "{} lines, {} recorded; the first difference:\n  then: {}\n  now:  {}",
+                outcome.now.len(),
+                outcome.then.len(),
+                one(then),
+                one(now)
+            )
+        }
+    };
+    Ok(format!("{out}\n\n{verdict}\n"))
 }
 
 fn report_of(logs: &Logs, at: Option<&str>) -> Result<Report> {

@@ -141,6 +141,8 @@ pub struct HostStall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
+    /// Measured in the kernel, by the daemon.
+    Proven,
     /// A log says so.
     Supported,
     /// It may be.

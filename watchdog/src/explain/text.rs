@@ -249,12 +249,13 @@ fn causes(out: &mut String, incident: &Incident) -> fmt::Result {
     if !incident
         .causes
         .iter()
-        .any(|cause| cause.standing == Standing::Supported)
+        .any(|cause| cause.standing <= Standing::Supported)
     {
         writeln!(out, "  not proven; candidates:")?;
     }
     for cause in &incident.causes {
         let standing = match cause.standing {
+            Standing::Proven => "proven: measured in the kernel",
             Standing::Supported => "a log says so, and the times fit",
             Standing::Candidate => "candidate",
             Standing::Partial => "explains a part at most",

@@ -9,6 +9,7 @@ pub mod glog;
 pub mod jvm_gc;
 pub mod kazoo;
 pub mod kernel;
+pub mod recording;
 pub mod zookeeper_c;
 pub mod zookeeper_java;
 
@@ -58,6 +59,8 @@ pub enum Kind {
     JvmGc,
     /// The journal's part of `dumpe2fs -h`.
     Dumpe2fs,
+    /// Our own.
+    Recording,
 }
 
 /// A layout.
@@ -73,7 +76,7 @@ pub struct Reader {
 }
 
 /// All layouts. Of two that claim a log equally the first is taken.
-pub const READERS: [Reader; 8] = [
+pub const READERS: [Reader; 9] = [
     glog::READER,
     zookeeper_c::READER,
     etcd::READER,
@@ -82,6 +85,7 @@ pub const READERS: [Reader; 8] = [
     kazoo::READER,
     zookeeper_java::READER,
     dumpe2fs::READER,
+    recording::READER,
 ];
 
 impl Kind {
