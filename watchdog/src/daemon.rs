@@ -290,6 +290,7 @@ fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<Recorder>
             .as_ref()
             .map(|recorder| (recorder.dir.clone(), recorder.keep_bytes)),
         all: wishes.record_all.clone(),
+        kept_bytes: recorder::KEPT_BYTES,
     };
     if plan.is_empty() {
         return None;

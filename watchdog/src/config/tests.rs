@@ -203,8 +203,8 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             "recorder: { dir: x, keep: 1MiB }\n".to_owned(),
-            "x.yaml:1: recorder.keep: 1MiB is too little; write at least \"8MiB\"\n\
-             x.yaml:1: recorder.dir: \"x\" is not an absolute path; write \"/var/lib/lease-watchdog\"",
+            "x.yaml:1: recorder.dir: \"x\" is not an absolute path; write \"/var/lib/lease-watchdog\"\n\
+             x.yaml:1: recorder.keep: \"1MiB\" is too little; write at least \"8MiB\"",
         ),
         (
             "alerts:\n- on: at_risk\n".to_owned(),

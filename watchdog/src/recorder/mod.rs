@@ -36,6 +36,9 @@ use format::Header;
 /// of 2,000 flows changed.
 const QUEUE: usize = 4096;
 
+/// Compressed bytes kept in memory: some ten minutes of 100 leases, a quarter of a minute of 10,000.
+pub const KEPT_BYTES: usize = 4 << 20;
+
 /// One call of the book, or what it said to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(
@@ -89,12 +92,14 @@ pub enum Op {
 pub type Stamped = (Mono, Op);
 
 /// What is wished.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Where incidents are written, and how many bytes may lie there.
     pub dir: Option<(PathBuf, u64)>,
     /// A file for everything.
     pub all: Option<PathBuf>,
+    /// Bytes of memory for the last minutes, compressed; [`KEPT_BYTES`] unless for a test.
+    pub kept_bytes: usize,
 }
 
 impl Plan {

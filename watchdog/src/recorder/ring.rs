@@ -22,8 +22,6 @@ use crate::tick::clock;
 
 /// How often the queue is emptied.
 const LOOK: Duration = Duration::from_millis(100);
-/// Compressed bytes kept: some ten minutes of 100 leases, a quarter of a minute of 10,000.
-pub const KEPT_BYTES: usize = 4 << 20;
 /// A block is closed at this size …
 const BLOCK_BYTES: usize = 32 << 10;
 /// … or this age: what a kill -9 can take.
@@ -46,6 +44,7 @@ struct Ring {
     thin: Option<Thin>,
     to_dir: bool,
     to_all: bool,
+    kept_bytes: usize,
     /// Until when an incident is being written.
     hot_until: Option<Mono>,
 }
@@ -106,6 +105,7 @@ impl Ring {
             thin: plan.dir.is_some().then(Thin::default),
             to_dir: plan.dir.is_some(),
             to_all: plan.all.is_some(),
+            kept_bytes: plan.kept_bytes,
             hot_until: None,
         }
     }
@@ -206,7 +206,7 @@ impl Ring {
         }
         self.bytes += block.len();
         self.blocks.push_back(block);
-        while self.bytes > KEPT_BYTES {
+        while self.bytes > self.kept_bytes {
             let Some(oldest) = self.blocks.pop_front() else {
                 break;
             };

@@ -18,6 +18,7 @@ mod healthy;
 mod late_start;
 mod paths;
 mod prometheus;
+mod recorder;
 mod scope;
 mod seen;
 mod server_restart;

@@ -454,7 +454,7 @@ fn tells_no_more(files: &[(String, String)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn cut_lines_and_missing_lines_tell_less_and_nothing_else(seed in any::<u64>(), share in 1_usize..6) {
