@@ -1,0 +1,128 @@
+//! A recording, told again by the code that judges now.
+//!
+//! In: a recording. Out: what the book says to it, and what it had said then. Never: a clock; times are the
+//! recorded ones.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, bail};
+use watchdog_model::leases::book::Book;
+use watchdog_model::leases::note::{LeaseHandle, LeaseId, Note};
+use watchdog_model::leases::observation::Role;
+use watchdog_model::time::Mono;
+
+use super::Op;
+use super::format::Recording;
+
+/// Questions per look, as the tick asks them.
+const A_TICK: usize = 20;
+
+/// What was said, then and now.
+#[derive(Clone, Debug, Default)]
+pub struct Replayed {
+    /// By the code of the recording's time.
+    pub then: Vec<(Mono, Note)>,
+    /// By the code that runs now.
+    pub now: Vec<(Mono, Note)>,
+}
+
+impl Replayed {
+    /// Where they differ first: what was said then and is said now. Numbers of leases are each run's own.
+    #[must_use]
+    pub fn difference(&self) -> Option<(Option<(Mono, Note)>, Option<(Mono, Note)>)> {
+        let length = self.then.len().max(self.now.len());
+        (0..length).find_map(|place| {
+            let (then, now) = (self.then.get(place), self.now.get(place));
+            let plain =
+                |said: Option<&(Mono, Note)>| said.map(|(at, note)| (*at, without_number(*note)));
+            (plain(then) != plain(now)).then(|| (then.copied(), now.copied()))
+        })
+    }
+}
+
+fn without_number(mut note: Note) -> Note {
+    let subject = match &mut note {
+        Note::Seen { subject, .. } | Note::Gone { subject, .. } => subject,
+        Note::Transition(said) => &mut said.subject,
+        Note::FalseExpiry(said) => &mut said.subject,
+    };
+    subject.handle = LeaseHandle(0);
+    note
+}
+
+/// Tells it again.
+///
+/// # Errors
+/// Observations of healthy leases were left out of it.
+pub fn replay(recording: &Recording) -> Result<Replayed> {
+    let header = &recording.header;
+    if header.thin {
+        bail!(
+            "the rolling file leaves out healthy leases and cannot be replayed; explain --recording tells what it \
+             has, an incident-….lwr beside it can be replayed"
+        );
+    }
+    let settings = header
+        .entries
+        .iter()
+        .map(|(_, settings)| *settings)
+        .collect();
+    let capacity = (header.capacity as usize).clamp(64, 1 << 20);
+    let mut book = Book::new(settings, capacity);
+    let mut replayed = Replayed::default();
+    let mut names: HashMap<LeaseHandle, (u16, LeaseId, Role)> = recording
+        .context
+        .names
+        .iter()
+        .map(|(handle, entry, id, role)| (*handle, (*entry, *id, *role)))
+        .collect();
+    // What was there before is no news.
+    for (at, flow) in &recording.context.flows {
+        book.observe(flow, *at, &mut |_| {});
+    }
+    for (at, _, op) in &recording.calls {
+        let now = *at;
+        let said = &mut replayed.now;
+        let mut say = |note: Note| said.push((now, note));
+        match op {
+            Op::Advance => book.advance(now, &mut say),
+            Op::Asked => book.wanted(now, A_TICK, &mut |_, _| true),
+            Op::DaemonGap { from, to } => book.daemon_gap(*from, *to),
+            Op::NodeGap { from, to } => book.node_gap(*from, *to),
+            Op::Observe { flow, .. } => book.observe(flow, now, &mut say),
+            Op::FlowGone(key) => book.flow_gone(*key, now, &mut say),
+            Op::Evidence { handle, found } => {
+                let mine = names
+                    .get(handle)
+                    .and_then(|name| numbered(&book, *name, now));
+                if let Some(mine) = mine {
+                    book.evidence(mine, found, now, &mut say);
+                }
+            }
+            Op::Said(note) => {
+                let subject = match note {
+                    Note::Seen { subject, .. } | Note::Gone { subject, .. } => subject,
+                    Note::Transition(said) => &said.subject,
+                    Note::FalseExpiry(said) => &said.subject,
+                };
+                names.insert(subject.handle, (subject.entry, subject.id, subject.role));
+                replayed.then.push((now, *note));
+            }
+            Op::Settings(settings) => book.reconfigure(settings.clone()),
+            Op::Lost(_) => {}
+        }
+    }
+    Ok(replayed)
+}
+
+/// The number that a lease has in this book.
+fn numbered(
+    book: &Book,
+    (entry, id, role): (u16, LeaseId, Role),
+    now: Mono,
+) -> Option<LeaseHandle> {
+    book.leases(now)
+        .map(|lease| lease.subject)
+        .find(|subject| subject.entry == entry && subject.id == id && subject.role == role)
+        .map(|subject| subject.handle)
+}
