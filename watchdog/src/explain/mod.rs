@@ -1,9 +1,9 @@
 //! `lease-watchdog explain`: what happened, from logs.
 //!
-//! Data flows one way: [`input`] opens files, [`readers`] find each line's head, [`patterns`] its meaning,
-//! [`scan`] gathers events and the threads' activity; [`findings`] derives moments by named [`rules`];
-//! [`incidents`] puts them together with [`stalls`], [`lapses`], [`roles`], [`causes`] and [`leads`] into a
-//! [`report`], which [`text`] and [`html`] show. Never: this machine's clock, a resolver, a claim that no line
+//! Data flows one way: `input` opens files, `readers` find each line's head, `patterns` its meaning,
+//! `scan` gathers events and the threads' activity; `findings` derives moments by named [`rules`];
+//! `incidents` puts them together with `stalls`, `lapses`, `roles`, `causes` and `leads` into a
+//! [`report`], which `text` and `html` show. Never: this machine's clock, a resolver, a claim that no line
 //! or rule stands under.
 
 mod activity;
@@ -236,6 +236,13 @@ fn report_of(logs: &Logs, at: Option<&str>) -> Result<Report> {
 
 fn assumptions(logs: &Logs) -> Vec<String> {
     let mut said = Vec::new();
+    let recording = |source: &scan::Source| source.series.kind == readers::Kind::Recording;
+    if logs.sources.iter().any(recording) {
+        said.push("recordings have their times in UTC".to_owned());
+    }
+    if logs.sources.iter().all(recording) {
+        return said;
+    }
     let zone = &logs.zone;
     let east = zone.east;
     let sign = if east < 0 { '-' } else { '+' };

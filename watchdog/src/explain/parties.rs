@@ -59,7 +59,7 @@ pub fn parties(logs: &Logs) -> Vec<Party> {
 fn name(source: &Source) -> String {
     let stem = &source.series.stem;
     let stem = [
-        ".log", ".out", ".txt", ".json", ".jsonl", ".INFO", ".WARNING", ".ERROR",
+        ".log", ".out", ".txt", ".json", ".jsonl", ".INFO", ".WARNING", ".ERROR", ".lwr",
     ]
     .iter()
     .fold(stem.as_str(), |stem, ending| {

@@ -1,9 +1,9 @@
 //! The flight recorder: what the book was told and what it said, kept for when it matters.
 //!
 //! In: from the tick, every call of the book with its arguments ([`Op`]), over a bounded queue. Out: files
-//! that hold the minutes before a lease was in danger and the half minute after ([`writer`]), a small rolling
+//! that hold the minutes before a lease was in danger and the half minute after (`writer`), a small rolling
 //! file of what happened at all, and, if wished, everything. Never, at the tick's end: a lock, an allocation,
-//! a wait, a system call. Never, in the thread that keeps the memory ([`ring`]): a file; while the disk hangs
+//! a wait, a system call. Never, in the thread that keeps the memory (`ring`): a file; while the disk hangs
 //! it goes on, and the writer writes afterwards.
 //!
 //! A recording is read by [`format`] and told again by [`replay`] through the very code that judged it.
@@ -41,10 +41,6 @@ pub const KEPT_BYTES: usize = 4 << 20;
 
 /// One call of the book, or what it said to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would be an allocation in the tick; most are observations anyway"
-)]
 pub enum Op {
     /// `advance`.
     Advance,

@@ -17,19 +17,22 @@ use super::format::Recording;
 /// Questions per look, as the tick asks them.
 const A_TICK: usize = 20;
 
+/// A note and when it was said.
+pub type Said = (Mono, Note);
+
 /// What was said, then and now.
 #[derive(Clone, Debug, Default)]
 pub struct Replayed {
     /// By the code of the recording's time.
-    pub then: Vec<(Mono, Note)>,
+    pub then: Vec<Said>,
     /// By the code that runs now.
-    pub now: Vec<(Mono, Note)>,
+    pub now: Vec<Said>,
 }
 
 impl Replayed {
     /// Where they differ first: what was said then and is said now. Numbers of leases are each run's own.
     #[must_use]
-    pub fn difference(&self) -> Option<(Option<(Mono, Note)>, Option<(Mono, Note)>)> {
+    pub fn difference(&self) -> Option<(Option<Said>, Option<Said>)> {
         let length = self.then.len().max(self.now.len());
         (0..length).find_map(|place| {
             let (then, now) = (self.then.get(place), self.now.get(place));
