@@ -361,6 +361,10 @@ impl<G: Gauges + 'static> Tick<G> {
             threads.sweep(state, now);
         }
         self.book.advance(now, &mut say);
+        if let Some(entry) = self.book.take_long_poll() {
+            let message = Message::LongPoll { entry };
+            outbox.send(Stamped { at: now, message });
+        }
         said
     }
 
