@@ -383,6 +383,10 @@ impl<G: Gauges + 'static> Tick<G> {
         }
         record(Op::Advance);
         self.book.advance(now, &mut say);
+        if let Some(entry) = self.book.take_long_poll() {
+            let message = Message::LongPoll { entry };
+            outbox.send(Stamped { at: now, message });
+        }
         said
     }
 

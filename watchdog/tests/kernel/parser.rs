@@ -453,7 +453,10 @@ fn shapes() -> [EntryShape; 7] {
 
 #[test]
 fn requests_of_any_shape_are_the_same_at_both_ends() {
-    for shape in shapes() {
+    let [bare, signed, big, _, _, consul, _] = shapes();
+    // Only those that stay synchronised whatever the bytes: an anchor depends on where segments end,
+    // and TCP may pack what is sent in two into one.
+    for shape in [bare, signed, big, consul] {
         let Some(laboratory) = Laboratory::of(here!(), shape) else {
             return;
         };
