@@ -33,6 +33,8 @@ offsets! {
     TCP_COPIED_SEQ,
     /// tcp_sock.write_seq
     TCP_WRITE_SEQ,
+    /// tcp_sock.srtt_us (eighths of a microsecond)
+    TCP_SRTT,
     /// request.q
     REQUEST_QUEUE,
     /// request_queue.disk (≥ 5.17), else ABSENT

@@ -15,7 +15,11 @@ use aya_ebpf::{
 };
 use watchdog_common::{
     flow::{self, Turns},
-    layout::{Direction, EARLY, FlowSlot, ORIGIN_PACKET, ROLE_GRANTOR, ROLE_HOLDER},
+    frames,
+    layout::{
+        Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER, ROLE_GRANTOR,
+        ROLE_HOLDER,
+    },
     stream::Payload,
     zookeeper,
 };
@@ -226,16 +230,25 @@ unsafe fn feed<const REQUESTS: bool>(
             skb,
             payload_at: segment.payload_at,
         };
-        let mut turns = Loop::<REQUESTS> {
-            skb,
-            payload_at: segment.payload_at,
-        };
         let at = flow::Segment {
             seq: segment.seq,
             len: segment.len,
             outgoing,
         };
-        flow::segment(slot, REQUESTS, at, now, &payload, &mut turns);
+        if (*slot).protocol == PROTOCOL_ZOOKEEPER {
+            let mut turns = Loop::<REQUESTS> {
+                skb,
+                payload_at: segment.payload_at,
+            };
+            flow::segment(slot, REQUESTS, at, now, &payload, &mut turns);
+        } else if let Some(shape) = maps::shape((*slot).entry) {
+            let mut turns = ShapedLoop::<REQUESTS> {
+                skb,
+                payload_at: segment.payload_at,
+                shape,
+            };
+            flow::shaped(slot, REQUESTS, &*shape, at, now, &payload, &mut turns);
+        }
         sync::unlock(&raw mut (*dir).version);
     }
 }
@@ -283,6 +296,87 @@ impl<const REQUESTS: bool> Turns for Loop<REQUESTS> {
     unsafe fn stash(&mut self, dst: *mut u8, len: u32) {
         // SAFETY: by the trait's contract.
         unsafe { bpf_skb_load_bytes(self.skb.cast(), self.payload_at, dst.cast(), len) };
+    }
+}
+
+/// The same for an entry with a shape.
+struct ShapedLoop<const REQUESTS: bool> {
+    skb: *mut __sk_buff,
+    payload_at: u32,
+    shape: *const EntryShape,
+}
+
+impl<const REQUESTS: bool> ShapedLoop<REQUESTS> {
+    #[inline(always)]
+    fn turns(&self, body: *mut c_void, slot: *mut FlowSlot, seq: u32, now: u64) {
+        let mut turn = ShapedTurn {
+            turn: Turn {
+                slot,
+                skb: self.skb,
+                now,
+                payload_at: self.payload_at,
+                seq,
+            },
+            shape: self.shape,
+        };
+        // SAFETY: the body takes a ShapedTurn.
+        unsafe { bpf_loop(MAX_TURNS, body, core::ptr::from_mut(&mut turn).cast(), 0) };
+    }
+}
+
+impl<const REQUESTS: bool> Turns for ShapedLoop<REQUESTS> {
+    #[inline(always)]
+    unsafe fn over_segment(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
+        let body = shaped_packet::<REQUESTS> as *const () as *mut c_void;
+        self.turns(body, slot, seq, now);
+    }
+
+    #[inline(always)]
+    unsafe fn over_stash(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
+        let body = shaped_stashed::<REQUESTS> as *const () as *mut c_void;
+        self.turns(body, slot, seq, now);
+    }
+
+    #[inline(always)]
+    unsafe fn stash(&mut self, dst: *mut u8, len: u32) {
+        // SAFETY: by the trait's contract.
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), self.payload_at, dst.cast(), len) };
+    }
+}
+
+/// What the loop's body is given for an entry with a shape.
+struct ShapedTurn {
+    turn: Turn,
+    shape: *const EntryShape,
+}
+
+extern "C" fn shaped_packet<const REQUESTS: bool>(_index: u32, at: *mut ShapedTurn) -> i64 {
+    // SAFETY: called by bpf_loop with the ShapedTurn given to it, under the direction's lock.
+    unsafe {
+        let turn = &(*at).turn;
+        let payload = Packet {
+            skb: turn.skb,
+            payload_at: turn.payload_at,
+        };
+        let shape = &*(*at).shape;
+        let more = frames::turn(turn.slot, REQUESTS, shape, &payload, turn.seq, turn.now);
+        i64::from(!more)
+    }
+}
+
+extern "C" fn shaped_stashed<const REQUESTS: bool>(_index: u32, at: *mut ShapedTurn) -> i64 {
+    // SAFETY: as above.
+    unsafe {
+        let turn = &(*at).turn;
+        let early = if REQUESTS {
+            (&raw const (*turn.slot).requests.early).cast()
+        } else {
+            (&raw const (*turn.slot).replies.early).cast()
+        };
+        let shape = &*(*at).shape;
+        let stashed = Stashed { early };
+        let more = frames::turn(turn.slot, REQUESTS, shape, &stashed, turn.seq, turn.now);
+        i64::from(!more)
     }
 }
 

@@ -21,8 +21,8 @@ use aya_ebpf::{
 };
 use watchdog_common::{
     layout::{
-        Direction, FlowSlot, ORIGIN_PACKET, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SERVERS,
-        SLOT_LIVE, SlotRef,
+        Direction, FlowSlot, ORIGIN_PACKET, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR,
+        ROLE_HOLDER, SERVERS, SLOT_LIVE, SlotRef,
     },
     stream,
 };
@@ -267,6 +267,7 @@ pub unsafe fn open(
         (*slot).role = who.role;
         (*slot).origin = origin;
         (*slot).entry = who.entry;
+        (*slot).protocol = maps::shape(who.entry).map_or(0, |shape| (*shape).protocol);
         (*slot).life.opened_ns = bpf_ktime_get_ns();
         (*slot).requests.flags = REQUESTS;
         (*slot).replies.flags = 0;

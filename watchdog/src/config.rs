@@ -4,7 +4,9 @@
 //! mistake in it at once, each with file, line, key path and mend. Never: a value used before all
 //! of it was found right; a key ignored.
 
-mod keys;
+mod alerts;
+mod exchange;
+pub mod keys;
 mod read;
 mod tree;
 mod trust;
@@ -18,26 +20,25 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use watchdog_model::leases::note::Stage;
+use watchdog_common::layout::{ENTRIES, EntryShape};
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
-use watchdog_model::time::{SECOND, secs};
+use watchdog_model::time::SECOND;
 
 use crate::collect::admission::Admission;
 
+pub use alerts::{
+    Alert, Alertmanager, Destination as AlertDestination, ExecHook, Filter, Url, Webhook,
+};
+pub use exchange::{Exchange, Frame, Signature};
 pub use keys::KEYS;
+pub use trust::program as trusted_program;
 pub use walk::Problem;
 
 /// Files beyond this are no configuration.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Entries beyond this would make labels, and so the cost of being scraped, unbounded.
-pub const MAX_LEASES: usize = 64;
-
-/// A hook that has not come to its end by then is not going to page anyone.
-const HOOK_TIMEOUT_NS: u64 = secs(5);
-
-/// While a hook runs, later alerts of the same hook wait.
-const MAX_HOOK_TIMEOUT_NS: u64 = secs(60);
+pub const MAX_LEASES: usize = ENTRIES;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +59,8 @@ pub struct Config {
     pub recorder: Option<Recorder>,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+    /// Whether what the kernel programs cost is counted for a second a minute.
+    pub probe_cost: bool,
 }
 
 /// Where incidents are recorded.
@@ -159,6 +162,8 @@ pub struct LeaseEntry {
     pub processes: Vec<String>,
     /// Thresholds, global ones filled in.
     pub stages: Stages,
+    /// How its requests look.
+    pub exchange: Exchange,
 }
 
 /// A lease protocol.
@@ -168,6 +173,12 @@ pub enum Protocol {
     Zookeeper,
     /// Any request that is answered.
     RequestReply,
+    /// Kafka: memberships in consumer groups, and brokers with their controller.
+    Kafka,
+    /// Sessions of Consul, renewed over HTTP.
+    Consul,
+    /// Leases of etcd, kept alive over gRPC.
+    Etcd,
 }
 
 /// Which ends of a flow to watch; at least one.
@@ -215,26 +226,6 @@ impl Default for Stages {
     }
 }
 
-/// Whom to tell of what.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alert {
-    /// This stage and worse.
-    pub on: Stage,
-    /// The program to tell.
-    pub hook: ExecHook,
-}
-
-/// A program that is told by JSON lines on its standard input.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExecHook {
-    /// Program (absolute path) and arguments.
-    pub argv: Vec<String>,
-    /// Started early and kept, told of every alert; else one run per alert.
-    pub persistent: bool,
-    /// One-shot: after this long it is killed. Persistent: it must take a line within it. ns.
-    pub timeout_ns: u64,
-}
-
 /// Own cost beyond which the daemon detaches, says so and exits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -261,6 +252,7 @@ impl Default for Config {
                 },
                 processes: Vec::new(),
                 stages,
+                exchange: Exchange::default(),
             }],
             scope: Scope::default(),
             stages,
@@ -272,6 +264,7 @@ impl Default for Config {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
             },
+            probe_cost: false,
         }
     }
 }
@@ -290,6 +283,16 @@ impl LeaseEntry {
             assumed_cadence: share(stages.assumed_cadence),
             timeout_ns: self.timeout_ns,
             renew_every_ns: self.renew_every_ns,
+            has_keepalives: self.protocol != Protocol::RequestReply
+                || self.exchange.signature.is_some(),
+            has_goodbye: !matches!(self.protocol, Protocol::RequestReply | Protocol::Etcd),
+            rejoins: matches!(
+                self.protocol,
+                Protocol::Kafka | Protocol::Consul | Protocol::Etcd
+            ),
+            comes_and_goes: self.protocol == Protocol::Consul,
+            renews_from_reply: self.exchange.renews_from_reply,
+            hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {
                 holder: self.roles.holder,
                 grantor: self.roles.grantor,
@@ -359,30 +362,7 @@ impl Config {
                 what,
             }],
         })?;
-        let config = Self::parse(file, &text)?;
-        let problems = config.not_yet();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigErrors {
-                file: file.to_owned(),
-                problems,
-            })
-        }
-    }
-
-    /// What is understood and cannot be done by this version: watching it wrongly would be worse.
-    fn not_yet(&self) -> Vec<Problem> {
-        self.leases
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.protocol == Protocol::RequestReply)
-            .map(|(index, _)| Problem {
-                line: None,
-                path: format!("leases[{index}].protocol"),
-                what: "\"request_reply\" is not supported yet; remove the entry".to_owned(),
-            })
-            .collect()
+        Self::parse(file, &text)
     }
 
     /// Reads a text that came from `file`.
@@ -422,6 +402,16 @@ impl Config {
     pub fn admission(&self) -> Admission {
         let entries = self.leases.iter().map(|entry| entry.processes.clone());
         Admission::new(&self.scope.cgroup, entries.collect())
+    }
+
+    /// What the kernel programs are told of the entries, in the same order.
+    #[must_use]
+    pub fn shapes(&self) -> [EntryShape; ENTRIES] {
+        let mut shapes = [EntryShape::default(); ENTRIES];
+        for (shape, entry) in shapes.iter_mut().zip(&self.leases) {
+            *shape = entry.shape();
+        }
+        shapes
     }
 
     /// Every port range with the index of its entry.

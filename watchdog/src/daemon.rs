@@ -18,7 +18,7 @@ use crate::{
         look::Surroundings,
     },
     config::{Config, LeaseEntry, Scope},
-    kernel::{Kernel, Missing, Options, Report},
+    kernel::{Kernel, Missing, Options, Report, self_cost::Programs},
     live::{self, Board},
     memory::{self, Remembered, Slate},
     netns::Netns,
@@ -32,11 +32,12 @@ use crate::{
         self, Control, Tick,
         gauges::{LostHandles, MetricGauges},
         realtime,
+        service::Service,
     },
 };
 
-/// What the command line wishes.
-#[derive(Clone, Debug)]
+/// What the command line and the environment wish.
+#[derive(Debug)]
 pub struct Wishes {
     /// How to load the kernel programs; None: not at all.
     pub kernel: Option<Options>,
@@ -44,6 +45,8 @@ pub struct Wishes {
     pub state_dir: PathBuf,
     /// A file for everything that is recorded.
     pub record_all: Option<PathBuf>,
+    /// Who is told that the tick runs.
+    pub service: Service,
 }
 
 /// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
@@ -56,6 +59,8 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// The loaded programs, for [`probe_cost`](crate::collect::probe_cost); None: none.
+    pub programs: Option<Programs>,
     /// What of the node is watched.
     pub scope: Scope,
     /// What a change of the configuration needs.
@@ -101,13 +106,16 @@ impl Daemon {
             .map_or(0, |options| options.flows as usize);
         let mut adopted = 0;
         if let Some(kernel) = &mut kernel {
+            let search = search(config, ports, number);
+            kernel.state.describe_entries(&search.shapes);
             kernel.state.watch_ports(&ports);
-            adopted = existing::adopt(&mut kernel.state, &search(ports, number));
+            adopted = existing::adopt(&mut kernel.state, &search);
         }
         let report = kernel
             .as_ref()
             .map(|kernel| kernel.report.clone())
             .unwrap_or_default();
+        let programs = kernel.as_ref().map(Kernel::programs);
         let helper = kernel.as_mut().and_then(|kernel| {
             let around = Surroundings {
                 mounts: Mounts::find(),
@@ -139,6 +147,7 @@ impl Daemon {
             live,
             recorder: recorder.clone(),
             slate,
+            service: wishes.service.another(),
             control,
         };
         let memory_locked = match realtime::lock_memory() {
@@ -148,6 +157,12 @@ impl Daemon {
                 false
             }
         };
+        // What goes wrong on the way of an alert must not be the disk.
+        if !config.alerts.is_empty()
+            && let Err(error) = realtime::load_code()
+        {
+            tracing::warn!(%error, "code not loaded: an alert may wait for the disk");
+        }
         let real_time = realtime::can();
         if !real_time {
             tracing::warn!("no real-time priority for the tick; nice -20 instead");
@@ -159,6 +174,7 @@ impl Daemon {
             memory_locked,
             real_time,
             adopted,
+            programs,
             scope: config.scope.clone(),
             reloads: Reloads {
                 gate,
@@ -216,6 +232,8 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
         thread: metrics.lost(Lost::Thread),
         lease: metrics.lost(Lost::Lease),
         segment: metrics.lost(Lost::Segment),
+        request: metrics.lost(Lost::Request),
+        question: metrics.lost(Lost::Question),
     };
     MetricGauges::new(metrics.tick(&config.entry_names()), lost)
 }
@@ -242,7 +260,7 @@ pub fn reload(
     }
     let (before, ports) = (port_table(old), port_table(new));
     for (index, entry) in old.leases.iter().enumerate() {
-        let kept = |new: &LeaseEntry| new.name == entry.name && new.protocol == entry.protocol;
+        let kept = |new: &LeaseEntry| new.name == entry.name && new.shape() == entry.shape();
         let same = new.leases.get(index).is_some_and(kept)
             && before
                 .iter()
@@ -250,11 +268,14 @@ pub fn reload(
                 .all(|(old, new)| usize::from(*old) != index + 1 || old == new);
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved or lose ports while running; \
-                 restart the daemon: known leases are taken over",
+                "leases[{index}] ({}) cannot be removed, moved, lose ports or look otherwise \
+                 on the wire while running; restart the daemon: known leases are taken over",
                 entry.name
             ));
         }
+    }
+    if new.probe_cost != old.probe_cost {
+        return Err("limits.probe_cost cannot change while running; restart the daemon".to_owned());
     }
     if let Some(recorder) = &reloads.recorder {
         recorder.reconfigured(new.entry_settings());
@@ -263,19 +284,21 @@ pub fn reload(
     control.reload.push(tick::Reload {
         entries: new.entry_settings(),
         ports: Box::new(ports),
+        shapes: Box::new(new.shapes()),
         gauges: gauges(metrics, new),
         edition: reloads.gate.change(new.admission()),
         done: Arc::clone(&done),
     });
     if before != ports {
         let number = reloads.netns.as_ref().map(Netns::number);
-        existing::later(search(ports, number), done, Arc::clone(&control.found));
+        existing::later(search(new, ports, number), done, Arc::clone(&control.found));
     }
     Ok(())
 }
 
-fn search(ports: [u8; PORTS], netns: Option<u32>) -> Search {
+fn search(config: &Config, ports: [u8; PORTS], netns: Option<u32>) -> Search {
     Search {
+        shapes: Box::new(config.shapes()),
         ports: Box::new(ports),
         netns,
         clock: tick::clock,

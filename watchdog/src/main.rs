@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
-use watchdog::cli::{Cli, Command, RunArgs};
+use watchdog::cli::{Cli, Command, Reference, RunArgs, TestAlertArgs};
+use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
 use watchdog::explain;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
+use watchdog::mute;
 use watchdog::outbox::outbox;
+use watchdog::reference;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
+use watchdog::tick::service::Service;
 use watchdog::tick::{self, Control};
+use watchdog::top;
 
 /// Time for the recorder's last file. With what the sinks take it is within a second.
 const RECORDERS_LAST: Duration = Duration::from_millis(200);
@@ -26,9 +31,24 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
+        Command::Top(args) => top::run(args),
         Command::CheckConfig { file } => check_config(file),
         Command::Explain(args) => {
             explain::run(args).map_err(|error| Failure::Usage(format!("{error:#}")))
+        }
+        Command::TestAlert(args) => test_alert(args, cli.verbose),
+        Command::Mute {
+            lease,
+            span,
+            socket,
+        } => mute::query(lease, *span).and_then(|query| mute::ask(&socket.path, "POST", &query)),
+        Command::Unmute { lease, socket } => {
+            mute::ask(&socket.path, "DELETE", &mute::unmute_query(lease))
+        }
+        Command::Mutes { socket } => mute::ask(&socket.path, "GET", ""),
+        Command::Reference { of } => {
+            print!("{}", page(*of));
+            Ok(())
         }
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
@@ -44,6 +64,13 @@ fn main() -> ExitCode {
     }
 }
 
+fn page(of: Reference) -> String {
+    match of {
+        Reference::Metrics => reference::of_metrics(),
+        Reference::Config => reference::of_config(),
+    }
+}
+
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = Config::load(Some(file))?;
     println!(
@@ -53,6 +80,21 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         config.alerts.len()
     );
     Ok(())
+}
+
+fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
+    let config = Config::load(Some(&args.config))?;
+    let _log = watchdog::log::start(verbose)
+        .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
+    let outcome = runtime.block_on(watchdog::test_alert::run(&config));
+    // Not waited for: a name's look-up may hang.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
@@ -94,10 +136,11 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         }),
         state_dir: args.state_dir.clone(),
         record_all: args.record_all.clone(),
+        service: Service::from_environment(),
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
-    let daemon = Daemon::start(
+    let mut daemon = Daemon::start(
         &config,
         &wishes,
         outbox,
@@ -107,11 +150,15 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         move || drop(end.send(Ok(()))),
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
+    if let Some(programs) = daemon.programs.take().filter(|_| config.probe_cost) {
+        probe_cost::start(programs, Arc::clone(&metrics));
+    }
     let mut in_force = config.clone();
     let started = daemon.describe(prepared.http_address());
     let reloads = daemon.reloads;
     let recorder = daemon.recorder.clone();
-    let outcome = serve(Inputs {
+    wishes.service.ready();
+    let ended = serve(Inputs {
         started,
         config,
         config_file: args.config.clone(),
@@ -129,10 +176,11 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         }),
     })
     .await;
+    wishes.service.stopping();
     if let Some(recorder) = recorder
         && !recorder.finish(RECORDERS_LAST)
     {
         tracing::warn!("the recorder's disk hangs: its last minutes are lost");
     }
-    outcome
+    ended
 }

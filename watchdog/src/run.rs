@@ -22,9 +22,11 @@ use crate::failure::Failure;
 use crate::limits::{self, Meter};
 use crate::live::Board;
 use crate::log;
+use crate::mute;
 use crate::outbox::{Inbox, Lost};
 use crate::sinks::alerts::Alerts;
 use crate::sinks::api::ledger::Ledger;
+use crate::sinks::api::mutes::{self, Desk, Wish};
 use crate::sinks::api::{MAX_STREAMS, Sources};
 use crate::sinks::dispatch::Dispatch;
 use crate::sinks::events::{Renderer, Started};
@@ -51,6 +53,7 @@ pub struct Prepared {
     alerts: Alerts,
     signals: Signals,
     token: Option<Arc<str>>,
+    mutes_file: PathBuf,
 }
 
 impl Prepared {
@@ -86,7 +89,9 @@ pub fn prepare(
             Some(stream)
         }
     };
-    let alerts = start_alerts(config, &metrics);
+    let mutes_file = mute::file(state_dir);
+    let mutes = mute::load(&mutes_file, crate::tick::clock());
+    let alerts = Alerts::start(&config.alerts, mutes, &metrics);
     Ok(Prepared {
         metrics,
         http,
@@ -94,6 +99,7 @@ pub fn prepare(
         alerts,
         signals,
         token,
+        mutes_file,
     })
 }
 
@@ -113,14 +119,6 @@ fn bind_socket(config: &Config, state_dir: &Path) -> Result<Option<BoundSocket>,
 
 fn no_thread(error: &io::Error) -> Failure {
     Failure::Running(format!("a thread could not be started: {error}"))
-}
-
-fn start_alerts(config: &Config, metrics: &Metrics) -> Alerts {
-    Alerts::start(
-        &config.alerts,
-        metrics.would_page(),
-        metrics.lost(Lost::Alert),
-    )
 }
 
 /// Takes a new configuration to the tick. An error keeps the old one everywhere.
@@ -175,7 +173,9 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         alerts,
         mut signals,
         token,
+        mutes_file,
     } = prepared;
+    let (desk, mut wishes) = Desk::new();
     tracing::info!("metrics and health on http://{}", http.address());
     let ledger = Ledger::default();
     let sources = Sources {
@@ -188,6 +188,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         started: Arc::new(started.clone()),
         started_at: clock(),
         streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+        desk,
     };
     let mut server = tokio::spawn(http::serve(http, sources));
     let renderer = Renderer::new(config.entry_names());
@@ -224,7 +225,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 tokio::select! {
                     read = read => match read {
                         Ok(Ok(Ok(new))) => {
-                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, &metrics) {
+                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, clock()) {
                                 tracing::error!("reload refused, the old configuration stays: {why}");
                             }
                         }
@@ -242,7 +243,13 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                     () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => break Ok(()),
                 }
             }
+            Some((wish, reply)) = wishes.recv() => {
+                let outcome = fulfil(wish, &config, &mut dispatch, &mutes_file, clock());
+                // Who asked may be gone; what was wished holds nevertheless.
+                let _told = reply.send(outcome);
+            }
             _ = look.tick() => {
+                dispatch.pass(clock());
                 meter.set_limits(config.limits);
                 let exceeded = match limits::used() {
                     Ok(used) => meter.look(used, clock()),
@@ -282,14 +289,59 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         let _ended = tokio::time::timeout(LAST_WORDS, tick_ended).await;
     }
     messages.clear();
-    if inbox.drain(&mut messages) {
+    while inbox.drain(&mut messages) {
         dispatch.batch(&messages);
+        messages.clear();
     }
-    dispatch.finish(FLUSH).await;
+    dispatch.finish(clock(), FLUSH).await;
     server.abort();
     // Its end takes the socket's file along.
     let _ended = server.await;
     outcome
+}
+
+/// Does what is wished of mutes.
+fn fulfil(
+    wish: Wish,
+    config: &Config,
+    dispatch: &mut Dispatch,
+    file: &Path,
+    now: Mono,
+) -> mutes::Outcome {
+    match wish {
+        Wish::List => return mutes::Outcome::InForce(in_force(dispatch)),
+        Wish::Mute { lease, for_ns } => {
+            let known = config.entry_names();
+            if !known.contains(&lease) {
+                return mutes::Outcome::NoSuchLease(known);
+            }
+            dispatch.mute(now, &lease, Mono(now.0.saturating_add(for_ns)));
+        }
+        Wish::Unmute { lease } => {
+            if !dispatch.unmute(now, &lease) {
+                return mutes::Outcome::NotMuted;
+            }
+        }
+    }
+    // On a thread of its own: the file may lie on the frozen disk, and the mute holds already.
+    let (file, kept) = (file.to_owned(), dispatch.mutes().clone());
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = mute::keep(&file, &kept) {
+            tracing::warn!(
+                "{}: cannot be written ({error}); mutes end with the daemon",
+                file.display()
+            );
+        }
+    });
+    mutes::Outcome::InForce(in_force(dispatch))
+}
+
+fn in_force(dispatch: &Dispatch) -> Vec<(String, Mono)> {
+    dispatch
+        .mutes()
+        .all()
+        .map(|(lease, until)| (lease.to_owned(), until))
+        .collect()
 }
 
 /// Puts a new configuration in force, or says why not.
@@ -298,7 +350,7 @@ fn adopt(
     new: Config,
     reload: &mut Reload,
     dispatch: &mut Dispatch,
-    metrics: &Metrics,
+    now: Mono,
 ) -> Result<(), String> {
     if new.http_listen != config.http_listen {
         return Err(format!(
@@ -317,7 +369,7 @@ fn adopt(
     dispatch.reconfigure(&new);
     // Hooks that stay as they are keep what they know of open incidents.
     if new.alerts != config.alerts {
-        let earlier = dispatch.exchange_alerts(start_alerts(&new, metrics));
+        let earlier = dispatch.exchange_alerts(now, &new.alerts);
         // What the earlier hooks were told last is still theirs to tell.
         tokio::spawn(earlier.finish(Duration::from_secs(60)));
     }
@@ -425,7 +477,7 @@ mod tests {
                 new.clone(),
                 &mut reload,
                 &mut dispatch,
-                &prepared.metrics,
+                Mono(0),
             );
             (outcome, current.clone())
         };

@@ -16,7 +16,7 @@ use crate::{
     build::{self, Profile},
     faults,
     layout::Layout,
-    mutate,
+    mutate, package,
     process::{host_cargo, program, run as run_child, run_by_line, say},
     setup,
     stopwatch::Stopwatch,
@@ -43,6 +43,12 @@ const STORIES: Family = Family {
     prefix: "story_",
     // Stories wait most of the time, each for its own server and clients.
     at_once: "6",
+};
+
+const PACKAGE: Family = Family {
+    whole: "package",
+    prefix: "package_",
+    at_once: "2",
 };
 
 /// The fault matrix: no libtest program, and a step of its own.
@@ -100,6 +106,8 @@ enum Step {
     Kernel,
     /// Real servers and clients, real faults
     Stories,
+    /// The Debian package: its unit, its rights, its installation
+    Package,
     /// The fault matrix in its short form
     Faults,
     /// Mutated daemons, which the tests must refuse
@@ -107,13 +115,14 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
         Self::Units,
         Self::Kernel,
         Self::Stories,
+        Self::Package,
         Self::Faults,
         Self::Mutations,
     ];
@@ -126,6 +135,7 @@ impl Step {
             Self::Units => "units",
             Self::Kernel => "kernel",
             Self::Stories => "stories",
+            Self::Package => "package",
             Self::Faults => "faults",
             Self::Mutations => "mutations",
         }
@@ -140,7 +150,7 @@ impl Step {
     fn needs_software(self) -> bool {
         matches!(
             self,
-            Self::Kernel | Self::Stories | Self::Faults | Self::Mutations
+            Self::Kernel | Self::Stories | Self::Package | Self::Faults | Self::Mutations
         )
     }
 }
@@ -242,6 +252,7 @@ impl<'a> Suite<'a> {
             Step::Units => self.units(),
             Step::Kernel => self.daemon_tests(KERNEL),
             Step::Stories => self.daemon_tests(STORIES),
+            Step::Package => self.package(),
             Step::Faults => self.faults(),
             Step::Mutations => self.mutations(),
         }
@@ -288,7 +299,7 @@ impl<'a> Suite<'a> {
         let mut daemon = vec!["-p", "watchdog", "--lib", "--bins"];
         // Whatever is no kernel test and no story runs here, so that no file is left out.
         let others = self.daemon_test_names(|name| {
-            ![KERNEL, STORIES, FAULTS]
+            ![KERNEL, STORIES, PACKAGE, FAULTS]
                 .iter()
                 .any(|family| family.holds(name))
         })?;
@@ -339,6 +350,12 @@ impl<'a> Suite<'a> {
         }
         names.sort();
         Ok(names)
+    }
+
+    fn package(&mut self) -> Result<()> {
+        let made = package::make(self.layout, self.toolchain()?)?;
+        say(format_args!("{}", made.display()));
+        self.daemon_tests(PACKAGE)
     }
 
     fn faults(&mut self) -> Result<()> {

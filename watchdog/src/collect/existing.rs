@@ -23,8 +23,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER,
-    SLOT_LIVE, SYNCED, SlotRef,
+    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS,
+    PROTOCOL_REQUEST_REPLY, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
 
@@ -37,6 +37,8 @@ const IDLE_NS: u64 = 100 * MS;
 /// What is found is open here until the tick has taken it in, and a connection that its owner
 /// closes meanwhile stays open for so long: a few at a time.
 const BATCH: usize = 128;
+/// Batches that wait for the tick, which takes so many a time: some milliseconds' work.
+pub const BATCHES: usize = 4;
 /// How often it is looked whether the tick is done, and how often at most.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const LOOKS: usize = 400;
@@ -45,6 +47,8 @@ const LOOKS: usize = 400;
 pub struct Search {
     /// Config entry's index plus one, by port.
     pub ports: Box<[u8; PORTS]>,
+    /// How the entries' streams look.
+    pub shapes: Box<[EntryShape; ENTRIES]>,
     /// The one network namespace that is watched; None: all.
     pub netns: Option<u32>,
     /// The monotonic clock.
@@ -60,6 +64,7 @@ pub struct Found {
     peer: ([u8; 16], u16),
     holder: bool,
     entry: u8,
+    shape: EntryShape,
     pid: u32,
     comm: [u8; 16],
     info: libc::tcp_info,
@@ -97,13 +102,15 @@ pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Fo
                 return;
             }
             let mut batch = Vec::with_capacity(BATCH);
+            let mut handed = Vec::with_capacity(BATCHES);
             search.each(|one| {
                 batch.push(one);
                 if batch.len() == BATCH {
-                    hand_over(&mut batch, &to);
+                    hand_over(&mut batch, &mut handed, &to);
                 }
             });
-            hand_over(&mut batch, &to);
+            hand_over(&mut batch, &mut handed, &to);
+            take_back(&mut handed);
         });
     if let Err(error) = spawned {
         tracing::warn!(%error, "connections that were there before are seen at their next packet");
@@ -111,14 +118,21 @@ pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Fo
 }
 
 /// Hands some over, and keeps the last hold of them so that it is not the tick that closes them.
-fn hand_over(batch: &mut Vec<Found>, to: &SegQueue<Arc<[Found]>>) {
-    if batch.is_empty() {
-        return;
+fn hand_over(batch: &mut Vec<Found>, handed: &mut Vec<Arc<[Found]>>, to: &SegQueue<Arc<[Found]>>) {
+    if handed.len() == BATCHES {
+        take_back(handed);
     }
     let all: Arc<[Found]> = batch.drain(..).collect();
     to.push(Arc::clone(&all));
-    // Else the tick is on its end, and so is the process.
-    wait_until(|| Arc::strong_count(&all) == 1);
+    handed.push(all);
+}
+
+/// Closes what the tick has taken in.
+fn take_back(handed: &mut Vec<Arc<[Found]>>) {
+    for all in handed.drain(..) {
+        // Else the tick is at its end, and so is the process.
+        wait_until(|| Arc::strong_count(&all) == 1);
+    }
 }
 
 fn wait_until(done: impl Fn() -> bool) -> bool {
@@ -229,6 +243,11 @@ impl Search {
             peer,
             holder,
             entry: entry - 1,
+            shape: self
+                .shapes
+                .get(usize::from(entry - 1))
+                .copied()
+                .unwrap_or_default(),
             pid: u32::try_from(process.pid).unwrap_or(0),
             comm,
         })
@@ -267,10 +286,11 @@ impl Found {
             };
             (*slot).origin = ORIGIN_DAEMON;
             (*slot).entry = self.entry;
+            (*slot).protocol = self.shape.protocol;
             (*slot).owner = self.pid;
             (*slot).owner_comm = self.comm;
             (*slot).life.opened_ns = self.at.0;
-            stamp(&mut *slot, self.holder, &self.info, self.unread, self.at);
+            self.stamp(&mut *slot);
             (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
             (*slot).generation
         };
@@ -288,28 +308,36 @@ impl Found {
     }
 }
 
-/// Fills in what TCP remembers: when data last went and came.
-fn stamp(slot: &mut FlowSlot, holder: bool, info: &libc::tcp_info, unread: i32, now: Mono) {
-    let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
-    let sent_ago = ago(info.tcpi_last_data_sent);
-    let received_ago = ago(info.tcpi_last_data_recv);
-    let quiet = info.tcpi_unacked == 0 && unread == 0;
-    let idle = quiet && sent_ago > IDLE_NS && received_ago > IDLE_NS;
-    let boundary = if idle { SYNCED | AT_BOUNDARY } else { 0 };
-    slot.requests.flags = REQUESTS | boundary | if holder { OUTGOING } else { 0 };
-    slot.replies.flags = boundary | if holder { 0 } else { OUTGOING };
-    let (request_ago, reply_ago) = if holder {
-        (sent_ago, received_ago)
-    } else {
-        (received_ago, sent_ago)
-    };
-    slot.requests.newest_ns = now.minus(request_ago).0;
-    slot.replies.newest_ns = now.minus(reply_ago).0;
-    if quiet && reply_ago <= request_ago {
-        slot.replies.answered_ns = slot.requests.newest_ns;
-    }
-    if unread == 0 {
-        slot.reads.read_ns = now.minus(received_ago).0;
+impl Found {
+    /// Fills in what TCP remembers: when data last went and came.
+    fn stamp(&self, slot: &mut FlowSlot) {
+        let (now, unread) = (self.at, self.unread);
+        let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
+        let sent_ago = ago(self.info.tcpi_last_data_sent);
+        let received_ago = ago(self.info.tcpi_last_data_recv);
+        let quiet = self.info.tcpi_unacked == 0 && unread == 0;
+        let idle = quiet && sent_ago > IDLE_NS && received_ago > IDLE_NS;
+        let boundary = if idle { SYNCED | AT_BOUNDARY } else { 0 };
+        slot.requests.flags = REQUESTS | boundary | if self.holder { OUTGOING } else { 0 };
+        slot.replies.flags = boundary | if self.holder { 0 } else { OUTGOING };
+        let (request_ago, reply_ago) = if self.holder {
+            (sent_ago, received_ago)
+        } else {
+            (received_ago, sent_ago)
+        };
+        if unread == 0 {
+            slot.reads.read_ns = now.minus(received_ago).0;
+        }
+        if self.shape.signature_len != 0 || self.shape.protocol > PROTOCOL_REQUEST_REPLY {
+            // What came and went last may not have been a renewal.
+            return;
+        }
+        slot.requests.newest_ns = now.minus(request_ago).0;
+        slot.replies.newest_ns = now.minus(reply_ago).0;
+        if quiet && reply_ago <= request_ago {
+            slot.replies.answered_ns = slot.requests.newest_ns;
+            slot.replies.answer_ns = slot.replies.newest_ns;
+        }
     }
 }
 

@@ -30,6 +30,22 @@ fn owned_and_closed(path: &Path, meta: &Metadata) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses what stands in a directory in which others could put something else in its place. In a
+/// directory with the sticky bit (/tmp) they cannot.
+fn reached_safely(path: &Path) -> Result<(), String> {
+    let whole = std::fs::canonicalize(path).map_err(|error| reason(&error))?;
+    for directory in whole.ancestors().skip(1) {
+        let meta = std::fs::metadata(directory).map_err(|error| reason(&error))?;
+        if meta.mode() & 0o002 != 0 && meta.mode() & 0o1000 == 0 {
+            return Err(format!(
+                "may be exchanged by others, who may write in {shown}; run: chmod o-w {shown}",
+                shown = directory.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "does not exist; check the path".to_owned(),
@@ -57,6 +73,7 @@ pub fn config(path: &Path) -> Result<File, String> {
         return Err("is not a regular file; write the configuration into one".to_owned());
     }
     owned_and_closed(path, &meta)?;
+    reached_safely(path)?;
     Ok(file)
 }
 
@@ -80,7 +97,9 @@ pub fn program(path: &Path) -> Result<(), String> {
             path.display()
         )));
     }
-    owned_and_closed(path, &meta).map_err(said)
+    owned_and_closed(path, &meta)
+        .and_then(|()| reached_safely(path))
+        .map_err(said)
 }
 
 /// Bytes beyond which a file holds something else than a token.

@@ -43,7 +43,7 @@ const fn optional(global: &'static str, of: &'static str, name: &'static str) ->
 }
 
 /// Every offset that the programs use.
-pub const FIELDS: [Field; 17] = [
+pub const FIELDS: [Field; 18] = [
     needed("TASK_PID", "task_struct", "pid"),
     needed("TASK_FLAGS", "task_struct", "flags"),
     needed("SOCK_NUM", "sock_common", "skc_num"),
@@ -54,6 +54,7 @@ pub const FIELDS: [Field; 17] = [
     needed("SOCK_ERR", "sock", "sk_err"),
     needed("TCP_COPIED_SEQ", "tcp_sock", "copied_seq"),
     needed("TCP_WRITE_SEQ", "tcp_sock", "write_seq"),
+    needed("TCP_SRTT", "tcp_sock", "srtt_us"),
     optional("REQUEST_QUEUE", "request", "q"),
     // From 5.17 on the queue knows its disk; until then the request does.
     optional("QUEUE_DISK", "request_queue", "disk"),

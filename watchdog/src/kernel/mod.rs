@@ -87,6 +87,12 @@ impl Kernel {
         attach::load(options)
     }
 
+    /// The loaded programs, for whoever shows what they cost.
+    #[must_use]
+    pub fn programs(&self) -> self_cost::Programs {
+        self_cost::Programs::of(&self.programs)
+    }
+
     /// What each loaded program has cost so far, while [`self_cost::count`] was on.
     #[must_use]
     pub fn costs(&self) -> Vec<self_cost::Cost> {

@@ -16,8 +16,9 @@ use aya::{
     maps::{HashMap, Map, MapData, SkStorage, Stack},
 };
 use watchdog_common::layout::{
-    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, FlowSlot, Losses, PortTable, Reads, SLOT_FREE,
-    SlotRef, THREADS, ThreadBits, ThreadSlot, Writes, device_place,
+    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, ENTRIES, EntryShape, FlowSlot, Losses, PortTable,
+    Reads, SLOT_FREE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
+    Writes, device_place,
 };
 
 use super::Missing;
@@ -161,8 +162,10 @@ pub struct State {
     /// Thread slots.
     pub threads: Mapped<ThreadSlot>,
     ports: Mapped<PortTable>,
+    shapes: Mapped<ShapeTable>,
     thread_bits: Mapped<ThreadBits>,
     losses: Mapped<Losses>,
+    waits: Mapped<Waits>,
     devices: Option<Devices>,
     free: Stack<MapData, u32>,
     thread_slots: HashMap<MapData, u32, u32>,
@@ -177,8 +180,10 @@ impl State {
             flows: array(programs, "FLOWS", flows as usize)?,
             threads: array(programs, "THREADS", THREADS)?,
             ports: array(programs, "PORTS", 1)?,
+            shapes: array(programs, "SHAPES", 1)?,
             thread_bits: array(programs, "THREAD_BITS", 1)?,
             losses: array(programs, "LOSSES", 1)?,
+            waits: array(programs, "WAITS", WAIT_SHARDS)?,
             devices: Some(Devices::map(programs)?),
             free: take(programs, "FREE")?,
             thread_slots: take(programs, "THREAD_SLOTS")?,
@@ -206,6 +211,15 @@ impl State {
         }
     }
 
+    /// How the config entries' streams look. To be called before the ports that lead to them are
+    /// watched.
+    pub fn describe_entries(&self, shapes: &[EntryShape; ENTRIES]) {
+        if let Some(table) = self.shapes.at(0) {
+            // SAFETY: room for all entries. An entry's shape never changes while its port is watched.
+            unsafe { (&raw mut (*table).shapes).write_volatile(*shapes) };
+        }
+    }
+
     /// What block devices have in flight, for whoever gathers facts; None: given away already.
     pub fn take_devices(&mut self) -> Option<Devices> {
         self.devices.take()
@@ -218,6 +232,27 @@ impl State {
         self.losses
             .at(0)
             .map_or_else(Losses::default, |at| unsafe { at.read_volatile() })
+    }
+
+    /// Waits that are over, all CPUs together.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        let mut all = Waits::default();
+        for at in (0..WAIT_SHARDS).filter_map(|shard| self.waits.at(shard)) {
+            // SAFETY: in the mapping; counters, each read as a word.
+            let one = unsafe { at.read_volatile() };
+            for (sum, part) in [
+                (&mut all.runqueue, one.runqueue),
+                (&mut all.blocked, one.blocked),
+                (&mut all.commits, one.commits),
+            ] {
+                sum.sum_ns = sum.sum_ns.wrapping_add(part.sum_ns);
+                for (bin, more) in sum.bins.iter_mut().zip(part.bins) {
+                    *bin = bin.wrapping_add(more);
+                }
+            }
+        }
+        all
     }
 
     /// Zeroes a dead slot and gives it back. False: the kernel did not take it (try again).

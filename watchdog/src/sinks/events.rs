@@ -477,7 +477,46 @@ struct IncidentEvent {
     cause: &'static str,
     thing: String,
     expired: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<String>,
     summary: String,
+}
+
+/// What an alert says beside its incident.
+#[derive(Clone, Copy, Debug)]
+pub struct AlertFields<'a> {
+    /// What became of it.
+    pub state: super::alerts::message::State,
+    /// The stage that it is for.
+    pub on: Stage,
+    /// This node.
+    pub node: &'a str,
+    /// What tells it from others over incidents that come again.
+    pub key: &'a str,
+    /// Role of the worst lease.
+    pub role: watchdog_model::leases::observation::Role,
+    /// How long that lease has, ns; None: not known, or over.
+    pub remaining_ns: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct AlertEvent<'a> {
+    #[serde(flatten)]
+    incident: IncidentEvent,
+    node: &'a str,
+    key: &'a str,
+    lease: &'a str,
+    role: &'static str,
+    remaining_ms: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct MuteEvent<'a> {
+    #[serde(flatten)]
+    head: Head,
+    state: &'static str,
+    lease: &'a str,
+    until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -728,25 +767,53 @@ impl Renderer {
     #[must_use]
     pub fn incident(&self, at: Mono, change: &Change, state: State) -> String {
         let closed = state == State::Closed;
-        self.change(
+        line(&self.change(
             self.head(at, "incident"),
             words::incident_state(state),
             None,
             change,
             closed,
-        )
+        ))
     }
 
-    /// `alert`: an incident has reached (`firing`) or left (`resolved`) the stage of an alert.
+    /// `alert`: an incident has reached, or left, the stage of an alert, or has grown.
     #[must_use]
-    pub fn alert(&self, at: Mono, change: &Change, on: Stage, firing: bool) -> String {
-        self.change(
-            self.head(at, "alert"),
-            if firing { "firing" } else { "resolved" },
-            Some(words::stage(on)),
-            change,
-            !firing,
-        )
+    pub fn alert(&self, at: Mono, change: &Change, alert: AlertFields<'_>) -> String {
+        let over = alert.state == super::alerts::message::State::Resolved;
+        line(&AlertEvent {
+            incident: self.change(
+                self.head(at, "alert"),
+                alert.state.word(),
+                Some(words::stage(alert.on)),
+                change,
+                over,
+            ),
+            node: alert.node,
+            key: alert.key,
+            lease: words::entry_name(&self.entries, change.entry),
+            role: words::role(alert.role),
+            remaining_ms: alert
+                .remaining_ns
+                .map(|left| left.div_euclid(MS.cast_signed())),
+        })
+    }
+
+    /// `mute`: leases of an entry are muted until then, or no more.
+    #[must_use]
+    pub fn mute(&self, at: Mono, lease: &str, state: &'static str, until: Option<Mono>) -> String {
+        line(&MuteEvent {
+            head: self.head(at, "mute"),
+            state,
+            lease,
+            until: until
+                .map(|until| humantime::format_rfc3339_millis((self.wall)(until)).to_string()),
+        })
+    }
+
+    /// When that was on the wall clock.
+    #[must_use]
+    pub fn wall(&self, at: Mono) -> SystemTime {
+        (self.wall)(at)
     }
 
     fn change(
@@ -756,8 +823,8 @@ impl Renderer {
         on: Option<&'static str>,
         change: &Change,
         over: bool,
-    ) -> String {
-        line(&IncidentEvent {
+    ) -> IncidentEvent {
+        IncidentEvent {
             head,
             state,
             on,
@@ -768,8 +835,9 @@ impl Renderer {
             cause: words::cause(change.cause),
             thing: words::thing(change, &self.entries),
             expired: change.expired,
+            joined: change.joined.map(|IncidentId(whole)| whole.to_string()),
             summary: words::incident_summary(&self.entries, change, over),
-        })
+        }
     }
 
     /// `stalled`.

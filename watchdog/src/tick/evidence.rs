@@ -24,7 +24,7 @@ impl<G: Gauges + 'static> Tick<G> {
         let Some(helper) = &self.helper else {
             return;
         };
-        let outbox = self.outbox.clone();
+        let outbox = &mut self.outbox;
         let recorder = self.recorder.clone();
         let record = |op| {
             if let Some(recorder) = &recorder {

@@ -10,6 +10,7 @@ pub mod flows;
 pub mod gauges;
 mod pause;
 pub mod realtime;
+pub mod service;
 pub mod threads;
 
 use std::{
@@ -34,7 +35,7 @@ use watchdog_model::{
 use crate::{
     collect::{
         executables::{Edition, Executables},
-        existing::Found,
+        existing::{self, Found},
         helper::Helper,
     },
     kernel::{Kernel, state::State},
@@ -114,6 +115,10 @@ pub struct Snapshot<'a> {
     pub flows: &'a FlowTable,
     /// What the kernel programs could not do.
     pub losses: watchdog_common::layout::Losses,
+    /// Waits that are over.
+    pub waits: watchdog_common::layout::Waits,
+    /// Questions about late leases that were not answered for want of room.
+    pub questions_lost: u64,
     /// Threads watched.
     pub threads: usize,
     /// Threads that found no slot.
@@ -162,6 +167,8 @@ pub struct Reload<G> {
     pub entries: Vec<watchdog_model::leases::settings::EntrySettings>,
     /// Port table: entry index plus one.
     pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
+    /// How the entries' streams look.
+    pub shapes: Box<[watchdog_common::layout::EntryShape; watchdog_common::layout::ENTRIES]>,
     /// Figures by entry.
     pub gauges: G,
     /// Whose flows are watched.
@@ -194,6 +201,8 @@ pub struct Tick<G> {
     pub recorder: Option<Recorder>,
     /// Where what a later run should know is left.
     pub slate: memory::Slate,
+    /// Who is told that it runs.
+    pub service: service::Service,
     /// Stop, pulse, reload.
     pub control: Control<G>,
 }
@@ -246,11 +255,15 @@ impl<G: Gauges + 'static> Tick<G> {
             while let Some(reload) = self.control.reload.pop() {
                 self.reload(reload);
             }
-            if let Some(found) = self.control.found.pop() {
+            for _ in 0..existing::BATCHES {
+                let Some(found) = self.control.found.pop() else {
+                    break;
+                };
                 self.adopt(&found);
             }
             let said = self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
+            self.service.feed(now);
             // Whoever hears of a change finds it on the sheet, unless that would cost too much.
             if now >= gauges_due || said && now >= rested {
                 let begun = clock();
@@ -270,6 +283,7 @@ impl<G: Gauges + 'static> Tick<G> {
         self.book.reconfigure(reload.entries);
         self.executables.take_over(reload.edition);
         if let Some(state) = self.state() {
+            state.describe_entries(&reload.shapes);
             state.watch_ports(&reload.ports);
         }
         reload.done.store(true, Ordering::Release);
@@ -287,7 +301,7 @@ impl<G: Gauges + 'static> Tick<G> {
 
     /// One look at everything that may have changed. Whether there was something to say.
     fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) -> bool {
-        let outbox = self.outbox.clone();
+        let outbox = &mut self.outbox;
         let recorder = self.recorder.clone();
         let record = |op| {
             if let Some(recorder) = &recorder {
@@ -374,6 +388,7 @@ impl<G: Gauges + 'static> Tick<G> {
 
     fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
         let losses = self.state().map(State::losses).unwrap_or_default();
+        let waits = self.state().map(State::waits).unwrap_or_default();
         let mut sheet = self.live.begin();
         let note = |lease: &LeaseView| {
             if let Some(sheet) = &mut sheet {
@@ -385,6 +400,8 @@ impl<G: Gauges + 'static> Tick<G> {
             slots: self.state().map_or(0, |state| state.flows.len()),
             flows,
             losses,
+            waits,
+            questions_lost: self.helper.as_ref().map_or(0, Helper::lost),
             threads: threads.watched(),
             threads_refused: threads.refused(),
             leases_refused: self.book.refused(),
@@ -405,7 +422,7 @@ impl<G: Gauges + 'static> Tick<G> {
         }
     }
 
-    fn say(&self, at: Mono, message: Message) {
+    fn say(&mut self, at: Mono, message: Message) {
         self.outbox.send(Stamped { at, message });
     }
 }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use watchdog::kernel::{Kernel, Options};
-use watchdog_common::layout::{FlowSlot, PORTS, SLOT_DEAD, SLOT_FREE, ThreadSlot};
+use watchdog_common::layout::{
+    ENTRIES, EntryShape, FlowSlot, PORTS, SLOT_DEAD, SLOT_FREE, ThreadSlot,
+};
 
 use crate::harness::clock;
 
@@ -203,6 +205,13 @@ impl Bed {
             holder: End::of(holder),
             grantor: End::of(grantor),
         }
+    }
+
+    /// Says how the stream of the first config entry looks.
+    pub fn describe(&self, shape: EntryShape) {
+        let mut shapes = [EntryShape::default(); ENTRIES];
+        shapes[0] = shape;
+        self.kernel.state.describe_entries(&shapes);
     }
 
     /// A connection to the listener, by the listener's own address.

@@ -145,7 +145,9 @@ fn what_a_scope_or_an_entry_does_not_take_is_not_told() {
     let old_at = server.session(old.id()).client.to_string();
     let (scoped, named) = (Daemon::start(&scoped), Daemon::start(&named));
     let young = Client::start(order(Kind::C, &inside));
-    let outside = Client::start(order(Kind::C, &[]));
+    // It runs as the first process of a pid namespace, as in a container.
+    let contained = ["unshare", "--pid", "--fork", "--kill-child"];
+    let outside = Client::start(order(Kind::C, &contained));
     let [young_at, outside_at] =
         [&young, &outside].map(|client| server.session(client.id()).client.to_string());
     for at in [&old_at, &young_at] {
@@ -155,8 +157,15 @@ fn what_a_scope_or_an_entry_does_not_take_is_not_told() {
             "it says where",
         );
     }
-    for at in [&young_at, &outside_at] {
-        named.wait_for("a lease of a named process", SOON, seen_at(at, "holder"));
+    for (at, inner_pid) in [(&young_at, None), (&outside_at, Some(1))] {
+        let seen = named.wait_for("a lease of a named process", SOON, seen_at(at, "holder"));
+        named.check(
+            seen.number("inner_pid") == inner_pid,
+            "it has both of its ids where it has two",
+        );
+        let pid = seen.number("pid").expect("a pid");
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        named.check(name.trim_end() == "cli_mt", "the node's id is its own");
     }
     // Both daemons have met every flow by now: each was told apart by a question of its own, and
     // those asked last are answered.
@@ -184,9 +193,8 @@ fn a_port_added_by_a_reload_takes_in_what_was_there() {
     let server = ZooKeeper::start(TIMEOUT, Listen::Loopback);
     let client = Client::start(Order::idle(Kind::C, server.port(), TIMEOUT));
     let session = server.session(client.id());
-    // A range that holds the client's own port too: which end grants is told by who listens.
-    let low = server.port().min(session.client.port());
-    let high = server.port().max(session.client.port());
+    // The client's own port is watched too: which end grants is told by who listens.
+    let (grantor, holder) = (server.port(), session.client.port());
     let home = Home::watching(&[1], "");
     let daemon = Daemon::start(&home);
     server.next_renewal(client.id());
@@ -195,7 +203,7 @@ fn a_port_added_by_a_reload_takes_in_what_was_there() {
     let text = std::fs::read_to_string(home.config()).expect("its configuration");
     std::fs::write(
         home.config(),
-        text.replace("[1]", &format!("[1, \"{low}-{high}\"]")),
+        text.replace("[1]", &format!("[1, {grantor}, \"{holder}-{holder}\"]")),
     )
     .expect("it can be written");
     let mark = daemon.mark();

@@ -212,7 +212,18 @@ struct Page {
 enum Sort {
     Handle,
     Risk,
+    Left,
+    Process,
+    Silent,
 }
+
+const SORTS: &[(&str, Sort)] = &[
+    ("handle", Sort::Handle),
+    ("risk", Sort::Risk),
+    ("left", Sort::Left),
+    ("process", Sort::Process),
+    ("silent", Sort::Silent),
+];
 
 const PARAMETERS: &[&str] = &[
     "after", "limit", "offset", "pid", "q", "role", "sort", "stage",
@@ -228,9 +239,7 @@ pub fn list(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
     let pid = given.number("pid", 1, u64::from(u32::MAX))?;
     let role = given.word("role", ROLES)?;
     let stage = given.word("stage", STAGES)?;
-    let sort = given
-        .word("sort", &[("handle", Sort::Handle), ("risk", Sort::Risk)])?
-        .unwrap_or(Sort::Handle);
+    let sort = given.word("sort", SORTS)?.unwrap_or(Sort::Handle);
     let (limit, offset) = (
         usize::try_from(limit).unwrap_or(usize::MAX),
         usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX),
@@ -260,6 +269,22 @@ pub fn list(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
             }
         }
         Sort::Risk => leases.sort_by(|one, other| one.risk(other, now)),
+        // Stable sorts over the risk's order: what is alike stands worst first.
+        Sort::Left => {
+            leases.sort_by(|one, other| one.risk(other, now));
+            leases.sort_by_key(|lease| lease.lease.floor.unwrap_or(Mono(u64::MAX)));
+        }
+        Sort::Process => {
+            leases.sort_by(|one, other| one.risk(other, now));
+            leases.sort_by_key(|lease| {
+                let owner = lease.lease.subject.owner;
+                owner.map_or(([u8::MAX; 16], 0), |owner| (owner.comm, owner.pid))
+            });
+        }
+        Sort::Silent => {
+            leases.sort_by(|one, other| one.risk(other, now));
+            leases.sort_by_key(|lease| lease.lease.answered_at.unwrap_or(Mono(0)));
+        }
     }
     let rest = leases.len().saturating_sub(offset) > limit;
     let page: Vec<Standing> = leases.into_iter().skip(offset).take(limit).collect();

@@ -10,6 +10,7 @@ pub mod incidents;
 pub mod leases;
 pub mod ledger;
 pub mod mine;
+pub mod mutes;
 pub mod overview;
 pub mod page;
 pub mod reply;
@@ -40,6 +41,9 @@ pub const MAX_STREAMS: usize = 64;
 const PAGE: u64 = 100;
 /// Items on a page at most.
 const MAX_PAGE: u64 = 1000;
+
+/// What the paths take and give, for programs that make clients of it.
+const OPENAPI: &str = include_str!("../../../../docs/openapi.yaml");
 
 /// A path that is answered.
 #[derive(Debug)]
@@ -79,8 +83,13 @@ pub const ROUTES: &[Route] = &[
     get("/api/v1/incidents/"),
     get("/api/v1/events"),
     get("/api/v1/mine"),
+    open("/api/v1/openapi.yaml"),
     get("/api/v1/overview"),
     get("/api/v1/stream"),
+    Route {
+        allow: "GET, HEAD, POST, DELETE",
+        ..get("/api/v1/mutes")
+    },
 ];
 
 /// What the answers are made of.
@@ -104,6 +113,8 @@ pub struct Sources {
     pub started_at: Mono,
     /// Places for streams.
     pub streams: Arc<Semaphore>,
+    /// Who keeps the mutes.
+    pub desk: mutes::Desk,
 }
 
 fn route(path: &str) -> Option<&'static Route> {
@@ -165,8 +176,10 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Reply {
         "/api/v1/incidents/" => Ok(incidents::one(rest, sources)),
         "/api/v1/events" => events::list(asked, sources),
         "/api/v1/mine" => mine::answer(asked, sources).await,
+        "/api/v1/openapi.yaml" => Ok(of_type(StatusCode::OK, "application/yaml", OPENAPI)),
         "/api/v1/overview" => Ok(overview::answer(sources)),
         "/api/v1/stream" => stream::answer(asked, sources),
+        "/api/v1/mutes" => mutes::answer(asked, sources).await,
         // A line of the table without an arm; a test walks over all of them.
         _ => Err(plain(StatusCode::NOT_IMPLEMENTED, "")),
     };

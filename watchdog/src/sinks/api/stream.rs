@@ -17,8 +17,10 @@ use hyper::{Response, StatusCode};
 use super::reply::{Asked, Reply, refuse};
 use super::{Sources, overview};
 
-/// Between two overviews.
+/// Between two overviews, while nothing happens.
 const EVERY: Duration = Duration::from_secs(1);
+/// And while much does.
+const AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// A reader that takes nothing for so long is gone or hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Chunks that wait for a slow reader.
@@ -63,6 +65,9 @@ pub fn answer(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
 async fn feed(mut sender: Sender<Bytes>, sources: &Sources, mut after: u64) {
     let mut said = sources.ledger.watch();
     let mut overview_due = tokio::time::Instant::now();
+    let mut overview_again = overview_due;
+    // Whether something was said since the newest overview.
+    let mut stale = false;
     loop {
         said.mark_unchanged();
         let mut chunk = String::new();
@@ -86,8 +91,11 @@ async fn feed(mut sender: Sender<Bytes>, sources: &Sources, mut after: u64) {
             );
         }
         let now = tokio::time::Instant::now();
-        if now >= overview_due {
+        stale |= !events.is_empty();
+        if now >= overview_due || stale && now >= overview_again {
+            stale = false;
             overview_due = now + EVERY;
+            overview_again = now + AT_MOST_EVERY;
             let _ = write!(
                 chunk,
                 "event: overview\ndata: {}\n\n",
@@ -101,8 +109,9 @@ async fn feed(mut sender: Sender<Bytes>, sources: &Sources, mut after: u64) {
             }
         }
         if events.len() < BATCH {
+            let wake = if stale { overview_again } else { overview_due };
             // The ledger lives as long as the server.
-            let _woken = tokio::time::timeout_at(overview_due, said.changed()).await;
+            let _woken = tokio::time::timeout_at(wake, said.changed()).await;
         }
     }
 }

@@ -1,3 +1,5 @@
+mod openapi;
+
 use super::*;
 use crate::live::{self, Publisher, tests::view};
 use crate::sinks::incidents::IncidentId;
@@ -20,12 +22,13 @@ pub fn sources(last_tick: u64) -> (Sources, Publisher) {
         started: Arc::default(),
         started_at: Mono(SECOND),
         streams: Arc::new(Semaphore::new(1)),
+        desk: mutes::Desk::new().0,
     };
     sources.ledger.set_entries(&["zookeeper".to_owned()]);
     (sources, publisher)
 }
 
-fn question(path: &str) -> Asked {
+pub fn question(path: &str) -> Asked {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     Asked {
         method: Method::GET,
@@ -38,7 +41,7 @@ fn question(path: &str) -> Asked {
     }
 }
 
-async fn text(reply: Reply) -> (u16, String) {
+pub async fn text(reply: Reply) -> (u16, String) {
     let status = reply.status().as_u16();
     let body = reply.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())

@@ -4,7 +4,7 @@ use watchdog_model::causes::collected::{Doing, Part};
 use watchdog_model::causes::text::{Label, Text};
 use watchdog_model::causes::{CauseSet, Side};
 use watchdog_model::leases::note::Condition;
-use watchdog_model::leases::observation::{CloseHow, TimeoutSource};
+use watchdog_model::leases::observation::{CloseHow, Role, TimeoutSource};
 
 use super::*;
 use crate::sinks::incidents::Thing;
@@ -285,6 +285,7 @@ fn change() -> Change {
         worst: LeaseId::Session(0xa),
         entry: 0,
         stage: Stage::AtRisk,
+        joined: None,
     }
 }
 
@@ -301,9 +302,20 @@ fn an_incident_and_its_alert() {
         )
     );
     assert_eq!(
-        renderer.alert(AT, &change(), Stage::AtRisk, true),
+        renderer.alert(
+            AT,
+            &change(),
+            AlertFields {
+                state: crate::sinks::alerts::message::State::Firing,
+                on: Stage::AtRisk,
+                node: "n1",
+                key: "n1/k",
+                role: Role::Holder,
+                remaining_ns: Some(3_999_999_999),
+            }
+        ),
         format!(
-            "{head}\"alert\",\"state\":\"firing\",\"on\":\"at_risk\",{body}\"expired\":0,\"summary\":\"{what}, at_risk\"}}\n"
+            "{head}\"alert\",\"state\":\"firing\",\"on\":\"at_risk\",{body}\"expired\":0,\"summary\":\"{what}, at_risk\",\"node\":\"n1\",\"key\":\"n1/k\",\"lease\":\"zookeeper\",\"role\":\"holder\",\"remaining_ms\":3999}}\n"
         )
     );
     let closed = Change {
@@ -314,6 +326,16 @@ fn an_incident_and_its_alert() {
         renderer.incident(AT, &closed, State::Closed),
         format!(
             "{head}\"incident\",\"state\":\"closed\",{body}\"expired\":1,\"summary\":\"over, 1 expired: {what}, was at_risk\"}}\n"
+        )
+    );
+    let joined = Change {
+        joined: Some(IncidentId(2)),
+        ..change()
+    };
+    assert_eq!(
+        renderer.incident(AT, &joined, State::Closed),
+        format!(
+            "{head}\"incident\",\"state\":\"closed\",{body}\"expired\":0,\"joined\":\"2\",\"summary\":\"part of incident 2 now: {what}, was at_risk\"}}\n"
         )
     );
 }
