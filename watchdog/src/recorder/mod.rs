@@ -6,7 +6,7 @@
 //! a wait, a system call. Never, in the thread that keeps the memory (`ring`): a file; while the disk hangs
 //! it goes on, and the writer writes afterwards.
 //!
-//! A recording is read by [`format`] and told again by [`replay`] through the very code that judged it.
+//! A recording is read by [`mod@format`] and told again by [`replay`] through the very code that judged it.
 
 pub mod format;
 pub mod replay;

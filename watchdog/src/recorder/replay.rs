@@ -33,14 +33,33 @@ impl Replayed {
     /// Where they differ first: what was said then and is said now. Numbers of leases are each run's own.
     #[must_use]
     pub fn difference(&self) -> Option<(Option<Said>, Option<Said>)> {
-        let length = self.then.len().max(self.now.len());
+        let (all_then, all_now) = (in_order(&self.then), in_order(&self.now));
+        let length = all_then.len().max(all_now.len());
         (0..length).find_map(|place| {
-            let (then, now) = (self.then.get(place), self.now.get(place));
-            let plain =
-                |said: Option<&(Mono, Note)>| said.map(|(at, note)| (*at, without_number(*note)));
+            let (then, now) = (all_then.get(place), all_now.get(place));
+            let plain = |said: Option<&Said>| said.map(|(at, note)| (*at, without_number(*note)));
             (plain(then) != plain(now)).then(|| (then.copied(), now.copied()))
         })
     }
+}
+
+/// What is said in one tick, lease by lease: in which order leases are looked at is each run's own.
+fn in_order(said: &[Said]) -> Vec<Said> {
+    let mut all = said.to_vec();
+    all.sort_by_cached_key(|(at, note)| {
+        let subject = match note {
+            Note::Seen { subject, .. } | Note::Gone { subject, .. } => subject,
+            Note::Transition(said) => &said.subject,
+            Note::FalseExpiry(said) => &said.subject,
+        };
+        (
+            *at,
+            subject.entry,
+            subject.role,
+            format!("{:?}", subject.id),
+        )
+    });
+    all
 }
 
 fn without_number(mut note: Note) -> Note {
