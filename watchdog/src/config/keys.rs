@@ -1,4 +1,4 @@
-//! The table of configuration keys. [`super::walk`] refuses what is not in it, the example
+//! The table of configuration keys. `walk` refuses what is not in it, the example
 //! configuration must mention each, and tests hold both to it.
 
 /// One key.
