@@ -29,6 +29,15 @@ pub fn lock(version: *mut u32) -> bool {
     false
 }
 
+/// Writes a word if it is still what it was.
+#[inline(always)]
+pub fn exchange(word: *mut u32, was: u32, is: u32) {
+    // SAFETY: callers pass an aligned word inside a map value.
+    unsafe {
+        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, was, is)
+    };
+}
+
 /// Gives the lock back; what was written is whole from here on.
 #[inline(always)]
 pub fn unlock(version: *mut u32) {
