@@ -216,6 +216,8 @@ fn under_the_units_rights_it_warns_and_knows_its_leases_after_a_restart() {
             "after a restart the handshake is not known any more",
         );
     }
+    // A ping shows which thread serves the connection: without one the cause is not known.
+    clock::observe_for(TIMEOUT / 2);
     let mark = daemon.mark();
     let stopped = client.freeze();
     daemon.wait_stage(mark, id, "holder", Stage::AtRisk, TIMEOUT * 2);
