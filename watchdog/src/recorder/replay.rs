@@ -27,26 +27,33 @@ pub struct Replayed {
     pub then: Vec<Said>,
     /// By the code that runs now.
     pub now: Vec<Said>,
+    /// When the recording ends. It may end in the middle of a tick, so that a part of what was said
+    /// then is missing.
+    pub ends_at: Mono,
 }
 
 impl Replayed {
     /// Where they differ first: what was said then and is said now. Numbers of leases are each run's own.
     #[must_use]
     pub fn difference(&self) -> Option<(Option<Said>, Option<Said>)> {
-        let (all_then, all_now) = (in_order(&self.then), in_order(&self.now));
+        let plain = |(at, note): &Said| (*at, without_number(*note));
+        let recorded: Vec<Said> = self.then.iter().map(plain).collect();
+        let missing = |said: &Said| said.0 == self.ends_at && !recorded.contains(&plain(said));
+        let (mut all_then, mut all_now) = (self.then.clone(), self.now.clone());
+        all_now.retain(|said| !missing(said));
+        in_order(&mut all_then);
+        in_order(&mut all_now);
         let length = all_then.len().max(all_now.len());
         (0..length).find_map(|place| {
             let (then, now) = (all_then.get(place), all_now.get(place));
-            let plain = |said: Option<&Said>| said.map(|(at, note)| (*at, without_number(*note)));
-            (plain(then) != plain(now)).then(|| (then.copied(), now.copied()))
+            (then.map(plain) != now.map(plain)).then(|| (then.copied(), now.copied()))
         })
     }
 }
 
 /// What is said in one tick, lease by lease: in which order leases are looked at is each run's own.
-fn in_order(said: &[Said]) -> Vec<Said> {
-    let mut all = said.to_vec();
-    all.sort_by_cached_key(|(at, note)| {
+fn in_order(said: &mut [Said]) {
+    said.sort_by_cached_key(|(at, note)| {
         let subject = match note {
             Note::Seen { subject, .. } | Note::Gone { subject, .. } => subject,
             Note::Transition(said) => &said.subject,
@@ -59,7 +66,6 @@ fn in_order(said: &[Said]) -> Vec<Said> {
             format!("{:?}", subject.id),
         )
     });
-    all
 }
 
 fn without_number(mut note: Note) -> Note {
@@ -91,7 +97,10 @@ pub fn replay(recording: &Recording) -> Result<Replayed> {
         .collect();
     let capacity = (header.capacity as usize).clamp(64, 1 << 20);
     let mut book = Book::new(settings, capacity);
-    let mut replayed = Replayed::default();
+    let mut replayed = Replayed {
+        ends_at: recording.calls.last().map_or(Mono(0), |(at, ..)| *at),
+        ..Replayed::default()
+    };
     let mut names: HashMap<LeaseHandle, (u16, LeaseId, Role)> = recording
         .context
         .names

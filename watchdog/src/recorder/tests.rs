@@ -189,6 +189,33 @@ fn replay_says_what_was_said() {
     }
 }
 
+/// What was said in the last tick may be cut off; what was said before it may not.
+#[test]
+fn a_recording_that_ends_within_a_tick_is_the_same_as_far_as_it_goes() {
+    let mut told = story(3, 20, 40);
+    let said = |call: &Stamped| matches!(call.1, Op::Said(_)).then_some(call.0);
+    let lines: Vec<usize> = (0..told.len())
+        .filter(|place| said(&told[*place]).is_some())
+        .collect();
+    let together = |pair: &&[usize]| said(&told[pair[0]]) == said(&told[pair[1]]);
+    let first = lines.windows(2).rfind(together).expect("two in one tick")[0];
+    told.truncate(first + 1);
+    let replayed = replay(&read(&file(&told, &Context::default()))).unwrap();
+    assert!(
+        replayed.now.len() > replayed.then.len(),
+        "nothing was cut off"
+    );
+    assert_eq!(replayed.difference(), None);
+
+    let last = said(&told[first]);
+    let earlier = lines
+        .iter()
+        .rfind(|place| **place < first && said(&told[**place]) < last);
+    told.remove(*earlier.expect("an earlier line"));
+    let replayed = replay(&read(&file(&told, &Context::default()))).unwrap();
+    assert_ne!(replayed.difference(), None);
+}
+
 #[test]
 fn other_rules_say_something_else_and_the_difference_is_found() {
     let mut recording = read(&file(&story(1, 9, 30), &Context::default()));
