@@ -18,7 +18,7 @@ use watchdog_common::{
     frames,
     layout::{
         Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER, ROLE_GRANTOR,
-        ROLE_HOLDER, SLOT_DEAD,
+        ROLE_HOLDER,
     },
     stream::Payload,
     zookeeper,
@@ -29,9 +29,6 @@ use crate::{
     sockets::{self, Identity},
     sync,
 };
-
-/// TCP_CLOSE (include/net/tcp_states.h).
-const TCP_CLOSE: u32 = 7;
 
 /// Verdict of a cgroup_skb program: let it pass.
 pub const PASS: i32 = 1;
@@ -165,13 +162,6 @@ fn watched(
             };
             // SAFETY: not null.
             match unsafe { sockets::open(sk.cast(), &who, ORIGIN_PACKET, None) } {
-                // Its end may have been told on another CPU before there was a slot.
-                // SAFETY: a plain field of the socket.
-                Some(slot) if unsafe { (*sk).state } == TCP_CLOSE => {
-                    // SAFETY: a field of a flow slot.
-                    unsafe { (&raw mut (*slot).state).write_volatile(SLOT_DEAD) };
-                    return;
-                }
                 Some(slot) => slot,
                 None => return,
             }

@@ -205,8 +205,8 @@ unsafe fn is_stranger(sk: *mut c_void) -> bool {
     }
 }
 
-/// Gives a socket a slot if it is one to be followed. The caller fills the directions before anything else can see packets of
-/// this socket, or marks them unsynchronised.
+/// Gives a socket a slot if it is one to be followed. The caller fills the directions before
+/// anything else can see packets of this socket, or marks them unsynchronised.
 ///
 /// # Safety
 /// As for [`slot_of`].
