@@ -50,7 +50,9 @@ pub fn state(ctx: &BtfTracePointContext) {
             let how = if new == CLOSE_WAIT {
                 CLOSE_PEER_FIN
             } else {
-                broken(sk).filter(|_| new == CLOSE).unwrap_or_else(own_close)
+                broken(sk)
+                    .filter(|_| new == CLOSE)
+                    .unwrap_or_else(own_close)
             };
             if offsets::debug() {
                 let (local, peer) = ((*slot).local_port, (*slot).peer_port);
