@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::{DemoArgs, DemoRole};
+use crate::doctor::DoctorArgs;
 use crate::explain::ExplainArgs;
 use crate::top::TopArgs;
 
@@ -52,6 +53,12 @@ pub enum Command {
         after_help = "Rules and their limits: docs/explain.md. Exit codes: 0 told, 2 a file or option is wrong."
     )]
     Explain(ExplainArgs),
+    /// Try everything that the daemon needs of this node, and say the mend for what is missing.
+    #[command(
+        after_help = "Exit codes: 0 ready, 1 starts but sees or keeps less, 2 configuration, 3 does \
+                      not start. Nothing that is tried stays."
+    )]
+    Doctor(DoctorArgs),
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.

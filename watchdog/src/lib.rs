@@ -9,6 +9,7 @@ pub mod collect;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod failure;
 pub mod kernel;

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod cgroups;
+pub mod connections;
 pub mod disks;
 pub mod executables;
 pub mod existing;

@@ -19,26 +19,26 @@ enum Kind {
 }
 
 /// One way to get a signal.
-struct Way {
+pub(super) struct Way {
     program: &'static str,
-    hook: &'static str,
+    pub(super) hook: &'static str,
     kind: Kind,
 }
 
 /// A signal, and the ways to get it, best first.
-struct Signal {
-    name: &'static str,
+pub(super) struct Signal {
+    pub(super) name: &'static str,
     /// Without it no lease can be seen at all.
-    required: bool,
+    pub(super) required: bool,
     /// A signal without which this one would mislead.
     needs: Option<&'static str>,
     /// Fields without which its programs are of no use: of each list one must be there.
     fields: &'static [&'static [&'static str]],
-    ways: &'static [Way],
+    pub(super) ways: &'static [Way],
 }
 
 /// DESIGN's hook lists as far as this version carries programs for them.
-const SIGNALS: &[Signal] = &[
+pub(super) const SIGNALS: &[Signal] = &[
     Signal {
         name: "flow_start",
         required: true,
@@ -284,7 +284,11 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, Missing> {
+pub(super) fn object(
+    options: &Options,
+    offsets: &[u32],
+    kernel_btf: &Btf,
+) -> Result<Ebpf, Missing> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(kernel_btf));
     for (field, offset) in btf::FIELDS.iter().zip(offsets) {
@@ -365,7 +369,7 @@ fn attach_signal(
 }
 
 /// What the kernel lacks for a signal, if anything.
-fn lacking(signal: &Signal, offsets: &[u32]) -> Option<String> {
+pub(super) fn lacking(signal: &Signal, offsets: &[u32]) -> Option<String> {
     let has = |global: &&str| {
         btf::FIELDS
             .iter()
@@ -385,7 +389,12 @@ fn lacking(signal: &Signal, offsets: &[u32]) -> Option<String> {
 }
 
 /// Loads and attaches one program; the error is one line.
-fn attach(programs: &mut Ebpf, way: &Way, kernel_btf: &Btf, root: &File) -> Result<(), String> {
+pub(super) fn attach(
+    programs: &mut Ebpf,
+    way: &Way,
+    kernel_btf: &Btf,
+    root: &File,
+) -> Result<(), String> {
     let program = programs
         .program_mut(way.program)
         .ok_or_else(|| format!("the object has no program {}", way.program))?;

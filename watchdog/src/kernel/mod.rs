@@ -9,6 +9,7 @@ pub mod btf;
 pub mod cgroup;
 pub mod self_cost;
 pub mod state;
+pub mod trial;
 
 use std::path::PathBuf;
 

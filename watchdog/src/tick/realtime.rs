@@ -24,6 +24,17 @@ pub fn lock_memory() -> io::Result<()> {
     }
 }
 
+/// Whether memory could be locked, without keeping it so.
+///
+/// # Errors
+/// As [`lock_memory`].
+pub fn can_lock() -> io::Result<()> {
+    let locked = lock_memory();
+    // SAFETY: has no preconditions.
+    unsafe { libc::munlockall() };
+    locked
+}
+
 /// Brings all code and constants of the process into memory, where [`lock_memory`] keeps them: what
 /// is run for the first time while the disk hangs (an alert's way out) must not be read from it then.
 ///
