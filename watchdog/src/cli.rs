@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::{DemoArgs, DemoRole};
+use crate::discover::DiscoverArgs;
 use crate::doctor::DoctorArgs;
 use crate::explain::ExplainArgs;
 use crate::top::TopArgs;
@@ -59,6 +60,13 @@ pub enum Command {
                       not start. Nothing that is tried stays."
     )]
     Doctor(DoctorArgs),
+    /// Look at this node's connections for a while and propose a configuration.
+    #[command(
+        after_help = "Prints YAML that check-config accepts. Only headers and the first bytes of \
+                      messages are looked at, and nothing is kept. Exit codes: 0 something was found, \
+                      1 nothing that renews was seen, 3 a right is missing."
+    )]
+    Discover(DiscoverArgs),
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.

@@ -12,6 +12,7 @@ use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
+use watchdog::discover;
 use watchdog::doctor;
 use watchdog::explain;
 use watchdog::failure::Failure;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
         Command::Top(args) => top::run(args),
+        Command::Discover(args) => discover::run(args),
         Command::Doctor(args) => return doctor::run(args),
         Command::CheckConfig { file } => check_config(file),
         Command::TestAlert(args) => test_alert(args, cli.verbose),

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 
 use super::{Check, State};
+use crate::printable::printable;
 
 /// Columns of the check's name.
 const NAME: usize = 26;
@@ -95,27 +96,10 @@ impl Table {
     }
 }
 
-/// Names of processes and files may hold anything.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|one| if one.is_control() { '?' } else { one })
-        .collect()
-}
-
 /// Prints one object.
 pub fn print_json(report: &impl Serialize) {
     let mut out = io::stdout().lock();
     let _gone = serde_json::to_writer_pretty(&mut out, report)
         .map_err(io::Error::from)
         .and_then(|()| out.write_all(b"\n"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_terminal_would_obey_is_not_printed() {
-        assert_eq!(printable("a\x1b[2Jb\u{9b}c"), "a?[2Jb?c");
-    }
 }

@@ -1,0 +1,20 @@
+//! Text of others on a terminal or in a file of ours.
+
+/// Names of processes and files may hold anything: what a terminal would obey, or a line would end by,
+/// becomes `?`.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|one| if one.is_control() { '?' } else { one })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_printed() {
+        assert_eq!(printable("a\x1b[2Jb\u{9b}c\n"), "a?[2Jb?c?");
+    }
+}
