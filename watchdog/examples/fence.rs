@@ -54,7 +54,8 @@ fn ask(socket: &Path, wait: bool) -> io::Result<Value> {
         String::new()
     };
     // HTTP/1.0: the body ends with the connection.
-    stream.write_all(format!("GET /api/v1/mine{query} HTTP/1.0\r\nHost: lease\r\n\r\n").as_bytes())?;
+    stream
+        .write_all(format!("GET /api/v1/mine{query} HTTP/1.0\r\nHost: lease\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(1 << 20).read_to_string(&mut answer)?;
     let (head, body) = answer
@@ -62,7 +63,9 @@ fn ask(socket: &Path, wait: bool) -> io::Result<Value> {
         .ok_or(io::ErrorKind::InvalidData)?;
     // 503: nobody watches.
     if head.split(' ').nth(1) != Some("200") {
-        return Err(io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
+        return Err(io::Error::other(
+            head.lines().next().unwrap_or_default().to_owned(),
+        ));
     }
     Ok(serde_json::from_str(body)?)
 }
@@ -70,7 +73,9 @@ fn ask(socket: &Path, wait: bool) -> io::Result<Value> {
 /// What an answer to a question asked at `asked` means.
 fn standing(answer: &Value, asked: Instant) -> Standing {
     let stage = answer["stage"].as_str();
-    let ended = answer["gone"].as_array().is_some_and(|gone| !gone.is_empty());
+    let ended = answer["gone"]
+        .as_array()
+        .is_some_and(|gone| !gone.is_empty());
     let good = match (stage, answer["remaining_ms"].as_i64()) {
         (Some("healthy" | "late"), Some(left)) => u64::try_from(left).ok(),
         _ => None,
@@ -158,7 +163,10 @@ pub fn run(servers: &str, socket: &Path) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
-#[cfg_attr(test, expect(dead_code, reason = "the story runs it as a part of itself"))]
+#[cfg_attr(
+    test,
+    expect(dead_code, reason = "the story runs it as a part of itself")
+)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let servers = arguments.next().unwrap_or("127.0.0.1:2181".to_owned());

@@ -291,14 +291,15 @@ fn a_consul_session_with_a_connection_for_each_renewal_is_one_lease() {
 }
 
 /// Debian's etcd and etcdctl.
-struct Etcd {
+pub struct Etcd {
     cast: Cast,
     endpoint: String,
     _data: tempfile::TempDir,
 }
 
 impl Etcd {
-    fn start() -> Self {
+    /// Starts one on free ports.
+    pub fn start() -> Self {
         let free = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
             listener.local_addr().expect("it is bound").port()
@@ -330,7 +331,13 @@ impl Etcd {
         }
     }
 
-    fn control(&self, arguments: &[&str]) -> Command {
+    /// The port it serves.
+    pub fn port(&self) -> u16 {
+        self.cast.port
+    }
+
+    /// Its client, with these arguments.
+    pub fn control(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("/usr/bin/etcdctl");
         command.env("ETCDCTL_API", "3");
         command
@@ -340,7 +347,7 @@ impl Etcd {
     }
 
     /// Grants a lease of 6 s, once the server is there; its id in hexadecimal.
-    fn grant(&self) -> String {
+    pub fn grant(&self) -> String {
         let granted = clock::poll(LONG, || {
             let output = self.control(&["lease", "grant", "6"]).output().ok()?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
