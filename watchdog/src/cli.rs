@@ -49,6 +49,12 @@ pub enum Command {
         /// Which.
         of: Reference,
     },
+    /// Write man pages and shell completions into a directory.
+    #[command(hide = true)]
+    Manual {
+        /// The directory; made if it is not there.
+        dir: PathBuf,
+    },
     /// Tell from logs what happened: which leases were lost, why, and what would have warned earlier.
     #[command(
         after_help = "Rules and their limits: docs/explain.md. Exit codes: 0 told, 2 a file or option is wrong."

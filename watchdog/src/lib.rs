@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod limits;
 pub mod live;
 pub mod log;
+pub mod manual;
 pub mod memory;
 pub mod mute;
 pub mod netns;

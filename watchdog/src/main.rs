@@ -17,6 +17,7 @@ use watchdog::doctor;
 use watchdog::explain;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
+use watchdog::manual;
 use watchdog::mute;
 use watchdog::outbox::outbox;
 use watchdog::reference;
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
             print!("{}", page(*of));
             Ok(())
         }
+        Command::Manual { dir } => manual::write(dir)
+            .map_err(|error| Failure::Running(format!("{}: {error}", dir.display()))),
         Command::Explain(args) => {
             explain::run(args).map_err(|error| Failure::Usage(format!("{error:#}")))
         }

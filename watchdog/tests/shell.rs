@@ -360,3 +360,83 @@ fn a_kept_hook_that_leaves_at_once_for_ever_is_said_once() {
     log.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains("/bin/false"), "said once: {rest}");
 }
+
+/// What each verb says in a pipe, and on a terminal that wants no colours, has none; on one that takes
+/// them help has some, so the question is asked rightly.
+#[test]
+fn no_verb_colours_a_pipe_or_a_terminal_that_wants_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(&dir, FREE_PORT);
+    let config = config.to_str().unwrap();
+    let nowhere = dir.path().join("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    let cases: &[&[&str]] = &[
+        &["--help"],
+        &["run", "--help"],
+        &["top", "--help"],
+        &["demo", "--help"],
+        &["explain", "--help"],
+        &["doctor", "--help"],
+        &["discover", "--help"],
+        &["test-alert", "--help"],
+        &["mute", "--help"],
+        &["no-such-verb"],
+        &["run", "--colour"],
+        &["check-config", config],
+        &["check-config", nowhere],
+        &["mutes", "--socket", nowhere],
+        &["top", "--once", "--socket", nowhere],
+        &["explain", "--log", nowhere],
+        &["reference", "metrics"],
+        &[
+            "doctor",
+            "--config",
+            config,
+            "--btf",
+            nowhere,
+            "--state-dir",
+            nowhere,
+        ],
+    ];
+    // `script` gives it a terminal.
+    let on_terminal = |arguments: &[&str], colours: bool| {
+        let line = [&[PROGRAM], arguments].concat().join(" ");
+        let mut command = Command::new("script");
+        command
+            .args(["-qec", &line, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        if colours {
+            command.env_remove("NO_COLOR");
+        } else {
+            command.env("NO_COLOR", "1");
+        }
+        command.output().unwrap().stdout
+    };
+    // Colours and bold type: ESC [ … m. A reset alone changes nothing.
+    let coloured = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text).into_owned();
+        text.split("\x1b[").skip(1).any(|rest| {
+            let parameters = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+            parameters.starts_with('m') && !rest.starts_with("0m") && !rest.starts_with('m')
+        })
+    };
+    for arguments in cases {
+        let output = run(arguments);
+        for stream in [&output.stdout, &output.stderr] {
+            assert!(!stream.contains(&0x1b), "{arguments:?} in a pipe");
+        }
+        // Help keeps bold type without colours; that is no colour.
+        let text = on_terminal(arguments, false);
+        assert!(!text.is_empty(), "{arguments:?} says something");
+        assert!(
+            !coloured(&text),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&text)
+        );
+    }
+    assert!(coloured(&on_terminal(&["--help"], true)));
+    let doctor = ["doctor", "--btf", nowhere, "--state-dir", nowhere];
+    assert!(coloured(&on_terminal(&doctor, true)));
+}

@@ -22,6 +22,9 @@ use crate::{
 const PACKER: &str = "cargo-deb";
 const PACKER_VERSION: &str = "3.8.0";
 
+/// Where man pages and completions are written, of the command line's one definition, to be packed.
+const MANUAL: &str = "target/manual";
+
 /// Builds the daemon and packs it as target/debian/lease-watchdog.deb.
 ///
 /// Sets up the BPF toolchain and cargo-deb first if they are missing. `dpkg -i` installs it, as a
@@ -44,6 +47,8 @@ pub fn make(layout: &Layout, toolchain: &Toolchain) -> Result<PathBuf> {
     if is_newer(&package, &parts(layout, &daemon)) {
         return Ok(package);
     }
+    let manual = layout.root().join(MANUAL);
+    run_child(program(&daemon).arg("manual").arg(&manual)).context("writing the man pages")?;
     let packer = packer(layout)?;
     let folder = package.parent().context("the package has a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use watchdog_model::leases::note::{LeaseHandle, Stage};
 use watchdog_model::leases::observation::Role;
 
@@ -24,6 +25,11 @@ const WAIT_S: u64 = 55;
 const MAX_WAIT_S: u64 = 3600;
 /// How often a wait looks even if nothing was said: the tick may have stopped.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits at once: fewer than connections, so that waits alone never leave others without a place. The
+/// port's do not use up the socket's.
+static NETWORK_WAITS: Semaphore = Semaphore::const_new(64);
+static LOCAL_WAITS: Semaphore = Semaphore::const_new(192);
 
 #[derive(Serialize)]
 struct Mine {
@@ -65,6 +71,16 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
         watched(sources)?;
         let leases = look(sources, pid, role);
         return Ok(tell(sources, pid, &leases, None, &BTreeMap::new()));
+    };
+    let places = match asked.peer {
+        Peer::Local { .. } => &LOCAL_WAITS,
+        Peer::Network(_) => &NETWORK_WAITS,
+    };
+    let Ok(_place) = places.try_acquire() else {
+        return Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many wait already; ask without wait, again and again",
+        ));
     };
     let mut said = sources.ledger.watch();
     let end = tokio::time::Instant::now() + Duration::from_secs(limit.unwrap_or(WAIT_S));
