@@ -12,6 +12,9 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 /// Bytes of a packet that the kernel hands over: headers of 100 bytes at most and frame heads.
 pub const SNAP: u32 = 192;
+/// For packets that are not read yet: what a busy node sends while this thread waits for a CPU. It is taken
+/// only as it fills.
+const ROOM_BYTES: libc::c_int = 16 << 20;
 /// Ports that a filter can exclude: its jumps reach 255 instructions.
 pub const MAX_EXCLUDED: usize = 48;
 
@@ -57,6 +60,7 @@ impl Sniffer {
         // SAFETY: a descriptor that was just made for us.
         let socket = unsafe { OwnedFd::from_raw_fd(made) };
         let sniffer = Self { socket };
+        sniffer.enlarge();
         sniffer.exclude(&[])?;
         // SAFETY: all-zero is a valid sockaddr_ll: of every interface.
         let mut at: libc::sockaddr_ll = unsafe { zeroed() };
@@ -70,6 +74,22 @@ impl Sniffer {
             return Err(io::Error::last_os_error());
         }
         Ok(sniffer)
+    }
+
+    /// Has room for a burst. Where that is refused (CAP_NET_ADMIN) more is dropped, and counted.
+    fn enlarge(&self) {
+        let room = ROOM_BYTES;
+        let length = libc::socklen_t::try_from(size_of_val(&room)).unwrap_or(0);
+        // SAFETY: an integer of that length.
+        unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const room).cast(),
+                length,
+            )
+        };
     }
 
     /// Lets the kernel pass over everything but TCP, and over these ports.

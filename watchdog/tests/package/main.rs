@@ -74,6 +74,38 @@ fn lintian_finds_no_error() {
 }
 
 #[test]
+fn manual_and_completions_know_every_verb() {
+    let files = extracted();
+    for file in [
+        "usr/share/man/man8/lease-watchdog.8.gz",
+        "usr/share/man/man8/lease-watchdog-doctor.8.gz",
+        "usr/share/man/man8/lease-watchdog-run.8.gz",
+        "usr/share/zsh/vendor-completions/_lease-watchdog",
+        "usr/share/fish/vendor_completions.d/lease-watchdog.fish",
+        "usr/share/doc/lease-watchdog/examples/fence.sh",
+    ] {
+        assert!(files.path().join(file).exists(), "{file} is missing");
+    }
+    // What a shell would offer after `lease-watchdog d`.
+    let completions = files
+        .path()
+        .join("usr/share/bash-completion/completions/lease-watchdog");
+    let script = format!(
+        "source {}; COMP_WORDS=(lease-watchdog d); COMP_CWORD=1; _lease__watchdog lease-watchdog d \
+         lease-watchdog; echo ${{COMPREPLY[*]}}",
+        shown(&completions)
+    );
+    let output = Command::new("bash").args(["-c", &script]).output();
+    let output = output.expect("bash is there");
+    let offered = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        offered.contains("demo") && offered.contains("discover") && offered.contains("doctor"),
+        "{offered}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
 fn the_unit_is_sound_and_narrow() {
     let files = extracted();
     let unit = Unit::read(files.path());

@@ -4,6 +4,7 @@
 
 use crate::harness::client::{Client, Kind, Order};
 use crate::harness::daemon::{Daemon, Home, binary};
+use crate::harness::faults::Namespace;
 use crate::harness::program::Program;
 use crate::harness::zookeeper::{Listen, ZooKeeper};
 use crate::protocols::Etcd;
@@ -68,9 +69,21 @@ fn what_it_proposes_is_accepted_and_sees_the_leases() {
     let etcd = Etcd::start();
     let id = etcd.grant();
     let _holder = Program::start(etcd.control(&["lease", "keep-alive", &id]));
-    let exchange = Program::python("exchange.py", &["serve"]);
+    // This one in a network namespace of its own, as in a container.
+    let inside = Namespace::create();
+    let within = |arguments: &[&str]| {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/stories/harness/programs/exchange.py"
+        );
+        let mut command = Command::new("ip");
+        command.args(&inside.enter()[1..]);
+        command.args(["/usr/bin/python3", file]).args(arguments);
+        Program::start(command)
+    };
+    let exchange = within(&["serve"]);
     let opaque = exchange.port();
-    let keepalive = Program::python("exchange.py", &["hold", &opaque.to_string(), "2"]);
+    let keepalive = within(&["hold", &opaque.to_string(), "2"]);
     keepalive.wait(0, "renewed");
     let scraped = scraper();
 

@@ -78,7 +78,7 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
     };
     let Ok(_place) = places.try_acquire() else {
         return Err(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
             "too many wait already; ask without wait, again and again",
         ));
     };
