@@ -34,7 +34,7 @@ fn entry(text: &str, name: &str) -> String {
     rest[..end].to_owned()
 }
 
-/// Fetches a page of a server of its own twice a second, as a scraper would; gives the port.
+/// Fetches a page of a server of its own every two seconds, as a scraper would; gives the port.
 fn scraper() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
@@ -56,7 +56,7 @@ fn scraper() -> u16 {
             .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
             .is_ok()
         {
-            std::thread::park_timeout(Duration::from_millis(500));
+            std::thread::park_timeout(Duration::from_secs(2));
         }
     });
     address.port()
@@ -115,8 +115,9 @@ fn what_it_proposes_is_accepted_and_sees_the_leases() {
         .find_map(|line| line.trim().strip_prefix("renew_every: "))
         .and_then(|span| humantime::parse_duration(span).ok())
         .unwrap_or_else(|| panic!("{text}"));
+    // The client's sleep of two seconds, and what a full node adds to it.
     assert!(
-        (Duration::from_millis(1900)..Duration::from_millis(2300)).contains(&cadence),
+        (Duration::from_millis(1900)..Duration::from_millis(2800)).contains(&cadence),
         "{cadence:?} is not about two seconds"
     );
     assert!(!text.contains(&format!("keepalive-{scraped}\n")), "{text}");
