@@ -1,7 +1,7 @@
 //! `lease-watchdog discover`: which leases are there to watch?
 //!
 //! In: procfs (who is connected to whom) and, for a while, the heads of TCP segments in every network
-//! namespace ([`sniff`]). Out: a configuration on standard output ([`proposal`]). Needs neither a running
+//! namespace (`sniff`). Out: a configuration on standard output ([`proposal`]). Needs neither a running
 //! daemon nor its kernel programs. Never: a payload kept or shown; a port taken for a protocol because of
 //! its number.
 
