@@ -31,6 +31,8 @@ pub const PROTOCOL_KAFKA: u8 = 2;
 pub const PROTOCOL_CONSUL: u8 = 3;
 /// [`EntryShape::protocol`]: etcd's gRPC.
 pub const PROTOCOL_ETCD: u8 = 4;
+/// [`EntryShape::protocol`]: whatever it is, inside TLS: only its records are seen.
+pub const PROTOCOL_TLS: u8 = 5;
 
 /// [`FlowSlot::state`]: not in use.
 pub const SLOT_FREE: u32 = 0;

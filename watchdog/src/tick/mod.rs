@@ -347,6 +347,9 @@ impl<G: Gauges + 'static> Tick<G> {
                             let seen = &flow.observation;
                             let owner = seen.owner.map(|owner| owner.pid);
                             flow.watched = self.executables.watched_by(seen.entry, owner, now);
+                            if flow.watched == Some(false) {
+                                state.refuse_flow(index);
+                            }
                         }
                     }
                     if let (true, Some(flow)) = (changed, flows.watched_mut(index)) {

@@ -14,6 +14,7 @@ mod crowd;
 mod daemon_killed;
 mod dashboards;
 mod demo;
+mod exchanges;
 mod exits;
 mod frozen_client;
 mod frozen_server;

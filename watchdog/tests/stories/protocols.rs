@@ -1,6 +1,6 @@
 //! A story per protocol beside ZooKeeper's, with the software that speaks it: a lease is seen at both
-//! ends, healthy while all is well, warned of while its holder or its grantor is frozen, renewed, and
-//! quietly given up.
+//! ends, healthy for a minute under load, warned of while its holder or its grantor is frozen, renewed,
+//! and quietly given up. What else is told of leases without a handshake: `exchanges`.
 
 use crate::harness::clock;
 use crate::harness::daemon::{Daemon, Home};
@@ -13,22 +13,29 @@ use std::process::Command;
 use std::time::Duration;
 
 /// What a lease is looked at for while all is well.
-const HEALTHY: Duration = Duration::from_secs(14);
+const HEALTHY: Duration = Duration::from_secs(60);
 /// Longer than any timeout here.
-const LONG: Duration = Duration::from_secs(40);
+pub const LONG: Duration = Duration::from_secs(40);
 
 /// What differs from protocol to protocol.
-struct Cast {
+pub struct Cast {
     /// The entry of `leases`, without its name; `PORT` is the server's.
-    entry: String,
-    server: Program,
-    port: u16,
-    timeout_ms: i64,
-    timeout_source: &'static str,
+    pub entry: String,
+    pub server: Program,
+    pub port: u16,
+    pub timeout_ms: i64,
+    pub timeout_source: &'static str,
+    /// A program that keeps the server busy until it is told to close: its file and words, before the
+    /// port.
+    pub busy: Option<(
+        &'static str,
+        &'static [&'static str],
+        &'static [&'static str],
+    )>,
 }
 
 impl Cast {
-    fn daemon(&self) -> Daemon {
+    pub fn daemon(&self) -> Daemon {
         let entry = self.entry.replace("PORT", &self.port.to_string());
         let home = Home::with(&format!(
             "leases:\n  - name: lease\n    ports: [{}]\n{entry}\nhttp: {{ listen: \"127.0.0.1:0\" }}\n",
@@ -38,13 +45,42 @@ impl Cast {
     }
 }
 
-fn of<'a>(role: &'a str, kind: &'a str) -> impl Fn(&Event) -> bool + 'a {
+/// A CPU is kept busy by whom everybody comes before, and the server by another client.
+struct Load {
+    _hog: Program,
+    client: Option<Program>,
+}
+
+impl Load {
+    fn on(cast: &Cast) -> Self {
+        let mut hog = Command::new("/usr/bin/nice");
+        hog.args(["-n", "19", "/usr/bin/python3", "-c", "while True: pass"]);
+        let client = cast.busy.map(|(file, before, after)| {
+            let port = cast.port.to_string();
+            let words = [before, &[port.as_str()], after].concat();
+            Program::python(file, &words)
+        });
+        Self {
+            _hog: Program::start(hog),
+            client,
+        }
+    }
+
+    fn end(mut self) {
+        if let Some(client) = &mut self.client {
+            client.tell("close");
+            client.wait(0, "closed");
+        }
+    }
+}
+
+pub fn of<'a>(role: &'a str, kind: &'a str) -> impl Fn(&Event) -> bool + 'a {
     move |event| event.is(kind) && event.text("role") == role
 }
 
 /// Waits until the lease is at risk in this role because a process was stopped, and still alive.
 #[track_caller]
-fn warned(daemon: &Daemon, mark: usize, role: &str) {
+pub fn warned(daemon: &Daemon, mark: usize, role: &str) {
     let warned = daemon.wait_from(mark, &format!("{role} at risk, stopped"), LONG, |event| {
         event.text("role") == role
             && event.stage() >= Some(Stage::AtRisk)
@@ -57,7 +93,7 @@ fn warned(daemon: &Daemon, mark: usize, role: &str) {
 }
 
 #[track_caller]
-fn renewed(daemon: &Daemon, mark: usize) {
+pub fn renewed(daemon: &Daemon, mark: usize) {
     for role in ROLES {
         daemon.wait_from(mark, &format!("renewed as {role}"), LONG, |event| {
             of(role, "transition")(event) && event.text("to") == "renewed"
@@ -65,8 +101,23 @@ fn renewed(daemon: &Daemon, mark: usize) {
     }
 }
 
+/// Nothing at all is said of any lease for a minute.
+#[track_caller]
+pub fn healthy(cast: &Cast, daemon: &Daemon) {
+    let load = Load::on(cast);
+    let mark = daemon.mark();
+    clock::observe_for(HEALTHY);
+    let noise: Vec<Event> = daemon
+        .events_since(mark)
+        .into_iter()
+        .filter(|event| event.is("transition") || event.is("lease_gone"))
+        .collect();
+    daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
+    load.end();
+}
+
 /// Seen, healthy, both ends frozen in turn. Gives the lease's name.
-fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
+pub fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
     let mut name = String::new();
     for role in ROLES {
         let seen = daemon.wait_for(
@@ -85,14 +136,7 @@ fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
         told.text("timeout_source") == cast.timeout_source,
         "where the timeout is known from",
     );
-    let mark = daemon.mark();
-    clock::observe_for(HEALTHY);
-    let noise: Vec<Event> = daemon
-        .events_since(mark)
-        .into_iter()
-        .filter(|event| event.is("transition") || event.is("lease_gone"))
-        .collect();
-    daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
+    healthy(cast, daemon);
 
     let mark = daemon.mark();
     let frozen = Stopped::stop(holder);
@@ -113,7 +157,8 @@ fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
 }
 
 /// Nothing is said but that the lease is gone, at both ends.
-fn given_up(daemon: &Daemon, mark: usize) {
+#[track_caller]
+pub fn given_up(daemon: &Daemon, mark: usize) {
     for role in ROLES {
         let gone = daemon.wait_from(
             mark,
@@ -130,7 +175,7 @@ fn given_up(daemon: &Daemon, mark: usize) {
     );
 }
 
-fn exchange(extra: &str) -> Cast {
+pub fn exchange(extra: &str) -> Cast {
     let server = Program::python("exchange.py", &["serve"]);
     Cast {
         entry: format!("    protocol: request_reply\n    timeout: 6s\n{extra}"),
@@ -138,6 +183,7 @@ fn exchange(extra: &str) -> Cast {
         server,
         timeout_ms: 6_000,
         timeout_source: "config",
+        busy: Some(("exchange.py", &["hold"], &["0.005"])),
     }
 }
 
@@ -190,6 +236,7 @@ fn kafka() -> Cast {
         server,
         timeout_ms: 6_000,
         timeout_source: "handshake",
+        busy: Some(("kafka_consumer.py", &[], &[])),
     }
 }
 
@@ -241,6 +288,8 @@ fn consul() -> Cast {
         server,
         timeout_ms: 6_000,
         timeout_source: "config",
+        // It renews the same session: not for the one that has a connection for each renewal.
+        busy: None,
     }
 }
 
@@ -270,14 +319,11 @@ fn a_consul_session_with_a_connection_for_each_renewal_is_one_lease() {
         let seen = daemon.wait_for(&format!("seen as {role}"), LONG, of(role, "lease_seen"));
         daemon.check(seen.text("id") == CONSUL_SESSION, "called by its session");
     }
-    let mark = daemon.mark();
-    clock::observe_for(HEALTHY);
-    let noise: Vec<Event> = daemon
-        .events_since(mark)
-        .into_iter()
-        .filter(|event| event.is("transition") || event.is("lease_seen") || event.is("lease_gone"))
-        .collect();
-    daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
+    let seen = daemon.mark();
+    healthy(&cast, &daemon);
+    let again = daemon.events_since(seen).into_iter();
+    let again: Vec<Event> = again.filter(|event| event.is("lease_seen")).collect();
+    daemon.check(again.is_empty(), &format!("it is one lease: {again:?}"));
     let mark = daemon.mark();
     let frozen = Stopped::stop(client.pid());
     for role in ROLES {
@@ -322,6 +368,7 @@ impl Etcd {
             port,
             timeout_ms: 6_000,
             timeout_source: "handshake",
+            busy: None,
         };
         Self {
             cast,

@@ -256,6 +256,7 @@ impl Book {
 
     /// The lease goes on, on this flow.
     fn take_over(&mut self, slot: u32, flow: &FlowObservation) {
+        let settings = self.settings(flow.entry);
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
@@ -263,7 +264,7 @@ impl Book {
         if let Some(before) = lease.flow {
             self.by_flow.insert(before, FlowUse::Done);
         }
-        lease.move_to(flow);
+        lease.move_to(flow, &settings);
         if self.by_ends.get(&ends) == Some(&slot) {
             self.by_ends.remove(&ends);
         }
