@@ -219,7 +219,12 @@ pub unsafe fn turn<P: Payload>(
         Step::Done => false,
         Step::More => true,
         Step::Broken => {
+            let is_first = dir.flags & HANDSHAKE_DUE != 0;
             stream::lose_sync(dir, now_ns);
+            if is_first && shape.protocol == PROTOCOL_TLS {
+                // Nor will it ever be.
+                dir.flags |= FOREIGN;
+            }
             false
         }
         Step::FrameEnd => {

@@ -39,7 +39,7 @@ fn polls(hold: [&str; 2], extra: &str) {
     let port = cast.port.to_string();
     let mut client = Program::python("exchange.py", &["poll", &port]);
     seen(&daemon);
-    healthy(&cast, &daemon);
+    healthy(&daemon, None);
     for frozen in [client.pid(), cast.server.pid()] {
         let mark = daemon.mark();
         let frozen = Stopped::stop(frozen);
@@ -69,16 +69,13 @@ fn how_long_a_long_poll_is_held_back_is_learned() {
 
 #[test]
 fn a_connection_for_each_renewal_is_one_lease_and_staying_away_is_no_goodbye() {
-    let cast = Cast {
-        busy: None,
-        ..exchange("")
-    };
+    let cast = exchange("");
     let daemon = cast.daemon();
     let port = cast.port.to_string();
     let client = Program::python("exchange.py", &["visit", &port, "1.5"]);
     seen(&daemon);
     let mark = daemon.mark();
-    healthy(&cast, &daemon);
+    healthy(&daemon, None);
     let again = daemon.events_since(mark).into_iter();
     let again: Vec<Event> = again.filter(|event| event.is("lease_seen")).collect();
     daemon.check(again.is_empty(), &format!("it is one lease: {again:?}"));

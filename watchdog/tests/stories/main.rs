@@ -30,3 +30,4 @@ mod seen;
 mod server_restart;
 mod storm;
 mod thawed_client;
+mod tls;

@@ -35,6 +35,13 @@ pub struct Cast {
 }
 
 impl Cast {
+    fn start_busy(&self) -> Option<Program> {
+        let (file, before, after) = self.busy?;
+        let port = self.port.to_string();
+        let words = [before, &[port.as_str()], after].concat();
+        Some(Program::python(file, &words))
+    }
+
     pub fn daemon(&self) -> Daemon {
         let entry = self.entry.replace("PORT", &self.port.to_string());
         let home = Home::with(&format!(
@@ -42,35 +49,6 @@ impl Cast {
             self.port
         ));
         Daemon::start(&home)
-    }
-}
-
-/// A CPU is kept busy by whom everybody comes before, and the server by another client.
-struct Load {
-    _hog: Program,
-    client: Option<Program>,
-}
-
-impl Load {
-    fn on(cast: &Cast) -> Self {
-        let mut hog = Command::new("/usr/bin/nice");
-        hog.args(["-n", "19", "/usr/bin/python3", "-c", "while True: pass"]);
-        let client = cast.busy.map(|(file, before, after)| {
-            let port = cast.port.to_string();
-            let words = [before, &[port.as_str()], after].concat();
-            Program::python(file, &words)
-        });
-        Self {
-            _hog: Program::start(hog),
-            client,
-        }
-    }
-
-    fn end(mut self) {
-        if let Some(client) = &mut self.client {
-            client.tell("close");
-            client.wait(0, "closed");
-        }
     }
 }
 
@@ -101,10 +79,13 @@ pub fn renewed(daemon: &Daemon, mark: usize) {
     }
 }
 
-/// Nothing at all is said of any lease for a minute.
+/// Nothing at all is said of any lease for a minute, while a CPU is kept busy by whom everybody comes
+/// before, and the server by another client. That ends in order when it is told to.
 #[track_caller]
-pub fn healthy(cast: &Cast, daemon: &Daemon) {
-    let load = Load::on(cast);
+pub fn healthy(daemon: &Daemon, busy: Option<Program>) {
+    let mut hog = Command::new("/usr/bin/nice");
+    hog.args(["-n", "19", "/usr/bin/python3", "-c", "while True: pass"]);
+    let _hog = Program::start(hog);
     let mark = daemon.mark();
     clock::observe_for(HEALTHY);
     let noise: Vec<Event> = daemon
@@ -113,7 +94,10 @@ pub fn healthy(cast: &Cast, daemon: &Daemon) {
         .filter(|event| event.is("transition") || event.is("lease_gone"))
         .collect();
     daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
-    load.end();
+    if let Some(mut client) = busy {
+        client.tell("close");
+        client.wait(0, "closed");
+    }
 }
 
 /// Seen, healthy, both ends frozen in turn. Gives the lease's name.
@@ -136,7 +120,7 @@ pub fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
         told.text("timeout_source") == cast.timeout_source,
         "where the timeout is known from",
     );
-    healthy(cast, daemon);
+    healthy(daemon, cast.start_busy());
 
     let mark = daemon.mark();
     let frozen = Stopped::stop(holder);
@@ -320,7 +304,7 @@ fn a_consul_session_with_a_connection_for_each_renewal_is_one_lease() {
         daemon.check(seen.text("id") == CONSUL_SESSION, "called by its session");
     }
     let seen = daemon.mark();
-    healthy(&cast, &daemon);
+    healthy(&daemon, None);
     let again = daemon.events_since(seen).into_iter();
     let again: Vec<Event> = again.filter(|event| event.is("lease_seen")).collect();
     daemon.check(again.is_empty(), &format!("it is one lease: {again:?}"));
