@@ -173,7 +173,7 @@ fn understand(dir: &mut Direction, shape: &EntryShape, requests: bool, now_ns: u
         return kafka::understand(dir, requests, now_ns);
     }
     if shape.protocol == PROTOCOL_ETCD {
-        return etcd::understand(dir, requests, now_ns);
+        return etcd::understand(dir, requests);
     }
     if shape.protocol == PROTOCOL_TLS {
         return tls::understand(dir);
@@ -293,12 +293,19 @@ unsafe fn counts(
             exchange::count_turns(slot, requests, end_seq, now_ns);
             return;
         }
+        if shape.protocol == PROTOCOL_ETCD {
+            if requests {
+                etcd::asked(slot, now_ns);
+            } else {
+                etcd::telling(slot);
+            }
+        }
         let note = exchange::count(slot, requests, matching(shape), end_seq, now_ns);
         if shape.protocol == PROTOCOL_KAFKA && !requests {
             kafka::replied(slot, note, end_seq, now_ns);
         }
         if shape.protocol == PROTOCOL_ETCD && note != 0 {
-            etcd::answered(&mut (*slot).replies, now_ns);
+            etcd::answered(slot, note.wrapping_sub(1), now_ns);
         }
     }
 }

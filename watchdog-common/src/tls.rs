@@ -49,7 +49,7 @@ pub const FRAMING: Framing = Framing {
 #[inline(always)]
 pub fn understand(dir: &mut Direction) -> Next {
     let (kind, version) = (dir.head[0], dir.head[1]);
-    if kind < FIRST_TYPE || kind > LAST_TYPE || version != MAJOR_VERSION {
+    if !(FIRST_TYPE..=LAST_TYPE).contains(&kind) || version != MAJOR_VERSION {
         return Next::Broken;
     }
     let is_alert = dir.frame_left == ALERT || dir.frame_left == SHORT_ALERT;

@@ -7,6 +7,10 @@ use super::observation::{CloseHow, Role, Stall, TimeoutSource};
 use super::settings::EntrySettings;
 use crate::time::{Mono, SECOND};
 
+/// Where requests cannot be read, one that ends the lease is told by this: the grantor closes at once upon
+/// its reply. ZooKeeper's server takes some milliseconds.
+const FAREWELL_NS: u64 = SECOND / 4;
+
 /// A lease's length and how it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout {
@@ -156,7 +160,8 @@ impl LeaseFacts {
     }
 
     /// Whether the connection was closed in order and with nothing outstanding, in a protocol whose
-    /// leases end so: by the holder; or by whichever end, where it was opened for one exchange.
+    /// leases end so: by the holder; or by whichever end, where it was opened for one exchange, or where
+    /// what was asked last may have been the end.
     #[must_use]
     pub fn is_quiet_end(&self, settings: &EntrySettings) -> bool {
         let Some(how) = self.lost.and_then(|loss| loss.how) else {
@@ -167,14 +172,21 @@ impl LeaseFacts {
             (Role::Holder, CloseHow::OwnClose) | (Role::Grantor, CloseHow::PeerFin)
         );
         // Later than that the grantor may have gone down, which looks the same.
+        let within_ns = if self.is_one_shot {
+            SECOND
+        } else if settings.by_timing_alone {
+            FAREWELL_NS
+        } else {
+            0
+        };
         let upon_reply = self
             .lost
             .zip(self.reply_at)
-            .is_some_and(|(loss, reply_at)| loss.at.since(reply_at) < SECOND);
+            .is_some_and(|(loss, reply_at)| loss.at.since(reply_at) < within_ns);
         let in_order = matches!(how, CloseHow::OwnClose | CloseHow::PeerFin) && upon_reply;
         let quiet =
             (self.pending_since, self.unread_since, self.unsent_since) == (None, None, None);
-        !settings.has_goodbye && quiet && (by_holder || in_order && self.is_one_shot)
+        !settings.has_goodbye && quiet && (by_holder || in_order)
     }
 
     /// Whether the holder has given the lease up, as far as its connection tells. Should it come back,

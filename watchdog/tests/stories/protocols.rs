@@ -402,3 +402,79 @@ fn an_etcd_lease_is_a_lease() {
         "the server says that it is no more",
     );
 }
+
+#[test]
+fn leases_of_etcd_that_share_a_connection_are_each_followed() {
+    let etcd = Etcd::start();
+    let daemon = etcd.cast.daemon();
+    let ids = [etcd.grant(), etcd.grant(), etcd.grant()];
+    let port = etcd.cast.port.to_string();
+    let words: Vec<&str> = std::iter::once(&port)
+        .chain(&ids)
+        .map(String::as_str)
+        .collect();
+    let mut holder = Program::python("etcd_leases.py", &words);
+    let called = |id: &str| format!("0x{id}");
+    for id in &ids {
+        for role in ROLES {
+            daemon.wait_for(&format!("{id} seen as {role}"), LONG, |event| {
+                of(role, "lease_seen")(event) && event.text("id") == called(id)
+            });
+        }
+    }
+    healthy(&daemon, None);
+
+    // One of them is no longer kept alive, and lapses alone.
+    let mark = daemon.mark();
+    let [kept, dropped, _] = &ids;
+    holder.tell(&format!("drop {dropped}"));
+    holder.wait(0, "dropped");
+    for role in ROLES {
+        let at_risk = daemon.wait_from(mark, &format!("{role} at risk"), LONG, |event| {
+            of(role, "transition")(event) && event.stage() >= Some(Stage::AtRisk)
+        });
+        daemon.check(
+            at_risk.text("id") == called(dropped)
+                && at_risk.number("remaining_ms").is_some_and(|left| left > 0),
+            "the one that is not renewed, while it lives",
+        );
+    }
+    for role in ROLES {
+        daemon.wait_from(mark, &format!("lapsed as {role}"), LONG, |event| {
+            of(role, "transition")(event) && event.stage() == Some(Stage::Lapsed)
+        });
+    }
+    let lives = |id: &str| {
+        let listed = etcd.control(&["lease", "list"]).output();
+        let listed = listed.expect("etcdctl runs").stdout;
+        String::from_utf8_lossy(&listed).contains(id)
+    };
+    let ended = clock::poll(LONG, || (!lives(dropped)).then_some(()));
+    daemon.check(ended.is_some() && lives(kept), "etcd says the same");
+    let said = daemon.events_since(mark);
+    let others = said
+        .iter()
+        .filter(|event| event.is("transition") && event.text("id") != called(dropped));
+    daemon.check(others.count() == 0, "nothing is said of the others");
+
+    let mark = daemon.mark();
+    let frozen = Stopped::stop(holder.pid());
+    let of_kept =
+        |role, event: &Event| of(role, "transition")(event) && event.text("id") == called(kept);
+    for role in ROLES {
+        let warned = daemon.wait_from(mark, &format!("{role} at risk"), LONG, |event| {
+            of_kept(role, event)
+                && event.stage() >= Some(Stage::AtRisk)
+                && event.text("cause") == "process_stopped"
+        });
+        let left = warned.number("remaining_ms");
+        daemon.check(left.is_some_and(|left| left > 0), "before it may lapse");
+    }
+    let mark = daemon.mark();
+    frozen.resume();
+    for role in ROLES {
+        daemon.wait_from(mark, &format!("{role} renewed"), LONG, |event| {
+            of_kept(role, event) && event.text("to") == "renewed"
+        });
+    }
+}

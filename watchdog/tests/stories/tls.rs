@@ -139,6 +139,9 @@ fn play(version: &str) {
     seen(&daemon, 0);
     let (busy, _) = secure.client("busy", version);
     healthy(&daemon, Some(busy));
+    for role in ROLES {
+        daemon.wait_for("the busy one is gone", LONG, of(role, "lease_gone"));
+    }
 
     let mark = daemon.mark();
     let frozen = secure.server.freeze();

@@ -387,6 +387,12 @@ impl Book {
             local: lease.endpoints.peer,
             peer: lease.endpoints.local,
         };
-        self.by_ends.get(&(other_role, swapped)).copied()
+        // Several may share a connection, whose ends name one of them.
+        let named = self.by_key.get(&(lease.entry, lease.id, other_role));
+        let same = named.copied().filter(|other| {
+            let other = self.slots[*other as usize].as_ref();
+            other.is_some_and(|other| other.endpoints == swapped)
+        });
+        same.or_else(|| self.by_ends.get(&(other_role, swapped)).copied())
     }
 }
