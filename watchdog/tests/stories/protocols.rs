@@ -375,7 +375,9 @@ impl Etcd {
         let granted = clock::poll(LONG, || {
             let output = self.control(&["lease", "grant", "6"]).output().ok()?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let id = said.strip_prefix("lease ")?.split(' ').next()?.to_owned();
+            let id = said.strip_prefix("lease ")?.split(' ').next()?;
+            // Sixteen digits, zeros in front.
+            let id = id.trim_start_matches('0').to_owned();
             output.status.success().then_some(id)
         });
         granted.unwrap_or_else(|| panic!("no lease\n{}", self.cast.server.report()))
