@@ -260,8 +260,7 @@ pub fn measure(empty: &Path, rounds: usize) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the measuring thread has panicked"))??;
     println!(
         "\nA packet of a flow, by protocol: nanoseconds over an empty program, median of {rounds} \
-         rounds (and middle half); half of the packets are renewals or answers, half bare \
-         acknowledgements"
+         rounds (and middle half); renewals and their answers by turns"
     );
     println!(
         "{:<24} {:>20} {:>20} {:>20} {:>20}",
