@@ -179,6 +179,48 @@ pub unsafe fn count(
     }
 }
 
+/// A message counts of which only its direction is known: a request begins with the first after a
+/// reply has begun, and the first that comes back after that answers it.
+///
+/// # Safety
+/// As for [`count`].
+#[inline(always)]
+pub unsafe fn count_turns(slot: *mut FlowSlot, requests: bool, end_seq: u32, now_ns: u64) {
+    // SAFETY: by contract; of what is not locked single words are read.
+    unsafe {
+        let read_seq = core::ptr::read_volatile(&raw const (*slot).reads.read_seq);
+        if requests {
+            let answered = core::ptr::read_volatile(&raw const (*slot).replies.ordinal);
+            let dir = &mut (*slot).requests;
+            if dir.kind != KIND_RENEWAL {
+                return;
+            }
+            if dir.ordinal != answered {
+                goes_on(dir, end_seq, read_seq, now_ns);
+                return;
+            }
+            let ordinal = dir.ordinal.wrapping_add(1);
+            note_message(dir, end_seq, read_seq, now_ns, true);
+            wait(slot, ordinal as i32, 0, now_ns);
+            core::ptr::write_volatile(&raw mut (*slot).requests.ordinal, ordinal);
+            return;
+        }
+        let asked = core::ptr::read_volatile(&raw const (*slot).requests.ordinal);
+        let dir = &mut (*slot).replies;
+        if dir.kind != KIND_RENEWAL {
+            return;
+        }
+        if dir.ordinal == asked {
+            goes_on(dir, end_seq, read_seq, now_ns);
+            return;
+        }
+        dir.ordinal = asked;
+        if answer(slot, Matching::Order, asked as i32, now_ns) != 0 {
+            note_message(&mut (*slot).replies, end_seq, read_seq, now_ns, false);
+        }
+    }
+}
+
 /// Forgets every request that waits for a reply.
 ///
 /// # Safety

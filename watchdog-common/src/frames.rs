@@ -8,11 +8,11 @@
 
 use crate::exchange::{self, Matching};
 use crate::layout::{
-    COUNT_AT_END, Direction, EntryShape, FlowSlot, HANDSHAKE_DUE, HEAD_MOST, KIND_OTHER,
-    KIND_RENEWAL, OUTGOING, PROTOCOL_ETCD, PROTOCOL_KAFKA, SYNCED,
+    COUNT_AT_END, Direction, EntryShape, FOREIGN, FlowSlot, HANDSHAKE_DUE, HEAD_MOST, KIND_OTHER,
+    KIND_RENEWAL, OUTGOING, PROTOCOL_ETCD, PROTOCOL_KAFKA, PROTOCOL_TLS, SYNCED,
 };
 use crate::stream::{self, Framing, Length, Payload};
-use crate::{etcd, kafka};
+use crate::{etcd, kafka, tls};
 
 /// What a protocol makes of the bytes that were gathered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,10 @@ enum Step {
 #[inline(always)]
 #[must_use]
 pub const fn are_in(shape: &EntryShape) -> bool {
-    shape.length_bytes != 0 || shape.protocol == PROTOCOL_KAFKA || shape.protocol == PROTOCOL_ETCD
+    shape.length_bytes != 0
+        || shape.protocol == PROTOCOL_KAFKA
+        || shape.protocol == PROTOCOL_ETCD
+        || shape.protocol == PROTOCOL_TLS
 }
 
 /// How a direction's frames look.
@@ -55,6 +58,9 @@ pub fn framing(shape: &EntryShape, requests: bool) -> Framing {
     }
     if shape.protocol == PROTOCOL_ETCD {
         return etcd::framing(requests);
+    }
+    if shape.protocol == PROTOCOL_TLS {
+        return tls::FRAMING;
     }
     let length = Length {
         at: u32::from(shape.length_at),
@@ -167,7 +173,10 @@ fn understand(dir: &mut Direction, shape: &EntryShape, requests: bool, now_ns: u
         return kafka::understand(dir, requests, now_ns);
     }
     if shape.protocol == PROTOCOL_ETCD {
-        return etcd::understand(dir, requests, now_ns);
+        return etcd::understand(dir, requests);
+    }
+    if shape.protocol == PROTOCOL_TLS {
+        return tls::understand(dir);
     }
     if requests {
         let whole = dir.head_len >= exchange::signature_end(shape);
@@ -210,7 +219,12 @@ pub unsafe fn turn<P: Payload>(
         Step::Done => false,
         Step::More => true,
         Step::Broken => {
+            let is_first = dir.flags & HANDSHAKE_DUE != 0;
             stream::lose_sync(dir, now_ns);
+            if is_first && shape.protocol == PROTOCOL_TLS {
+                // Nor will it ever be.
+                dir.flags |= FOREIGN;
+            }
             false
         }
         Step::FrameEnd => {
@@ -223,6 +237,7 @@ pub unsafe fn turn<P: Payload>(
             true
         }
         Step::Gathered => {
+            let is_first = dir.flags & HANDSHAKE_DUE != 0;
             dir.flags &= !HANDSHAKE_DUE;
             match understand(dir, shape, requests, now_ns) {
                 Next::Part { skip, need }
@@ -238,6 +253,9 @@ pub unsafe fn turn<P: Payload>(
                 Next::Part { .. } | Next::Rest => {}
                 Next::Broken => {
                     stream::lose_sync(dir, now_ns);
+                    if is_first && shape.protocol == PROTOCOL_TLS {
+                        dir.flags |= FOREIGN;
+                    }
                     return false;
                 }
             }
@@ -271,12 +289,23 @@ unsafe fn counts(
 ) {
     // SAFETY: by contract.
     unsafe {
+        if shape.protocol == PROTOCOL_TLS {
+            exchange::count_turns(slot, requests, end_seq, now_ns);
+            return;
+        }
+        if shape.protocol == PROTOCOL_ETCD {
+            if requests {
+                etcd::asked(slot, now_ns);
+            } else {
+                etcd::telling(slot);
+            }
+        }
         let note = exchange::count(slot, requests, matching(shape), end_seq, now_ns);
         if shape.protocol == PROTOCOL_KAFKA && !requests {
             kafka::replied(slot, note, end_seq, now_ns);
         }
         if shape.protocol == PROTOCOL_ETCD && note != 0 {
-            etcd::answered(&mut (*slot).replies, now_ns);
+            etcd::answered(slot, note.wrapping_sub(1), now_ns);
         }
     }
 }

@@ -31,6 +31,8 @@ pub const PROTOCOL_KAFKA: u8 = 2;
 pub const PROTOCOL_CONSUL: u8 = 3;
 /// [`EntryShape::protocol`]: etcd's gRPC.
 pub const PROTOCOL_ETCD: u8 = 4;
+/// [`EntryShape::protocol`]: whatever it is, inside TLS: only its records are seen.
+pub const PROTOCOL_TLS: u8 = 5;
 
 /// [`FlowSlot::state`]: not in use.
 pub const SLOT_FREE: u32 = 0;
@@ -103,6 +105,8 @@ pub const SIGNATURE: usize = 16;
 pub const EARLY: usize = 64;
 /// How many unanswered requests are kept by time and xid. A power of two.
 pub const MARKS: usize = 16;
+/// How many leases of one flow are told apart, where each renewal names its own.
+pub const KEPT: usize = 4;
 /// How many threads that last served a flow are kept, readers and writers each.
 pub const SERVERS: usize = 4;
 
@@ -156,6 +160,34 @@ pub struct Handshake {
     pub timeout_ms: i32,
     /// What the protocol wants to know of it when the answer comes.
     pub note: u32,
+}
+
+/// One of several leases that share a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    /// Its id; 0: not in use. This and the next four are the requests' direction's to write.
+    pub id: u64,
+    /// Newest renewal: sent (holder) or arrived (grantor).
+    pub request_ns: u64,
+    /// Gap from the renewal before it to the newest, ns; 0: none.
+    pub gap_ns: u64,
+    /// Number of renewals.
+    pub requests: u64,
+    /// When its holder ended it; 0: never.
+    pub ending_ns: u64,
+    /// Time of the newest renewal that was answered. This and the rest are the replies' direction's.
+    pub answered_ns: u64,
+    /// When it was.
+    pub answer_ns: u64,
+    /// Number of answers.
+    pub answers: u64,
+    /// When the grantor said that it is no more; 0: never.
+    pub expired_ns: u64,
+    /// Timeout as the newest answer told it, milliseconds; 0: not known.
+    pub timeout_ms: i32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// One direction of a flow's byte stream: where the parser stands, and what it has seen.
@@ -217,8 +249,8 @@ pub struct Direction {
     pub phase: u32,
     /// `KIND_*`: what the request being followed is.
     pub kind: u32,
-    /// Padding.
-    pub pad: u32,
+    /// Renewals of leases for which there was no room in [`FlowSlot::kept`].
+    pub left_out: u32,
     /// When the request being followed began.
     pub begun_ns: u64,
     /// Replies: when the newest answer to a renewal came (holder) or was sent (grantor).
@@ -353,6 +385,8 @@ pub struct FlowSlot {
     pub replies: Direction,
     /// Unanswered requests, a ring: `requests.marks` is its head, `replies.marks` its tail.
     pub unanswered: [Mark; MARKS],
+    /// Its leases, where renewals name theirs and several may share a flow.
+    pub kept: [Kept; KEPT],
     /// What the application has read.
     pub reads: Reads,
     /// What the application has written.
@@ -541,6 +575,7 @@ const _: () = {
     assert!(size_of::<EntryShape>() == 48);
     assert!(size_of::<Mark>() == 16);
     assert!(size_of::<Handshake>() == 24);
+    assert!(size_of::<Kept>() == 80);
     assert!(size_of::<Direction>().is_multiple_of(8));
     assert!(offset_of!(Direction, unread_at_ns) == 56);
     assert!(size_of::<FlowSlot>().is_multiple_of(8));
@@ -551,5 +586,6 @@ const _: () = {
     assert!(WAIT_SHARDS.is_power_of_two());
     assert!(size_of::<RequestInFlight>() == 16);
     assert!(DEVICES.is_power_of_two());
+    assert!(KEPT.is_power_of_two());
     assert!(MARKS.is_power_of_two() && SERVERS.is_power_of_two());
 };

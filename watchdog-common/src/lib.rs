@@ -19,4 +19,5 @@ pub mod frames;
 pub mod kafka;
 pub mod layout;
 pub mod stream;
+pub mod tls;
 pub mod zookeeper;

@@ -103,16 +103,17 @@ fn a_keepalive_tells_its_lease_and_its_answer_the_ttl() {
     talk.tell(&response(3, 77, 99, &header()));
     assert_eq!(talk.0.slot.requests.messages, 0);
     let asked = talk.ask(&keepalive(5, LEASE));
-    assert_eq!(talk.0.slot.requests.handshake.session, LEASE);
+    assert_eq!(talk.0.slot.kept[0].id, LEASE);
     talk.tell(&response(3, 77, 99, &header()));
     assert_eq!(talk.0.slot.replies.answers, 0, "another stream");
     talk.tell(&response(5, LEASE, 6, &header()));
     assert_eq!(talk.0.slot.replies.answered_ns, asked);
-    assert_eq!(talk.0.slot.replies.handshake.timeout_ms, 6_000);
-    assert_eq!(talk.0.slot.replies.ending_ns, 0);
+    let kept = talk.0.slot.kept[0];
+    assert_eq!((kept.answered_ns, kept.timeout_ms), (asked, 6_000));
+    assert_eq!((kept.ending_ns, kept.expired_ns), (0, 0));
     // Revoked.
     let revoked = talk.ask(&message(1, 7, &number(1, LEASE)));
-    assert_eq!(talk.0.slot.requests.ending_ns, revoked);
+    assert_eq!(talk.0.slot.kept[0].ending_ns, revoked);
 }
 
 #[test]
@@ -120,19 +121,41 @@ fn an_answer_without_a_ttl_says_that_the_lease_is_gone() {
     let mut talk = Talk::new(Flow::accepted());
     talk.ask(&keepalive(1, LEASE));
     let told = talk.tell(&response(1, LEASE, 0, &header()));
-    assert_eq!(talk.0.slot.replies.ending_ns, told);
+    assert_eq!(talk.0.slot.kept[0].expired_ns, told);
 }
 
 #[test]
-fn of_two_leases_on_one_connection_the_first_is_followed() {
+fn leases_that_share_a_connection_are_told_apart() {
     let mut talk = Talk::new(Flow::started());
+    let asked = [0, 1, 2, 3].map(|n| talk.ask(&keepalive(1, LEASE + n)));
+    for n in [0, 1, 3] {
+        talk.tell(&response(1, LEASE + n, 6 + n, &header()));
+    }
+    let kept = talk.0.slot.kept;
+    for n in [0, 1, 3] {
+        let told = (kept[n].id, kept[n].answered_ns, kept[n].timeout_ms);
+        let ttl_ms = 6_000 + 1_000 * n as i32;
+        assert_eq!(told, (LEASE + n as u64, asked[n], ttl_ms));
+    }
+    // Whose answer did not come is not credited with another's.
+    assert_eq!(kept[2].answers, 0);
+    // One more than there is room for is left out, and counted; its answer is nobody's.
     let asked = talk.ask(&keepalive(1, LEASE));
-    talk.ask(&keepalive(1, LEASE + 1));
+    talk.ask(&keepalive(1, LEASE + 4));
+    talk.tell(&response(1, LEASE + 4, 60, &header()));
+    assert_eq!(talk.0.slot.requests.left_out, 1);
+    assert_eq!(talk.0.slot.kept[0].answers, 1);
     talk.tell(&response(1, LEASE, 6, &header()));
-    talk.tell(&response(1, LEASE + 1, 60, &header()));
-    assert_eq!(talk.0.slot.requests.messages, 1);
-    assert_eq!(talk.0.slot.replies.answered_ns, asked);
-    assert_eq!(talk.0.slot.replies.handshake.timeout_ms, 6_000);
+    assert_eq!(talk.0.slot.kept[0].answered_ns, asked);
+    // Until another has ended.
+    talk.ask(&message(1, 7, &number(1, LEASE + 1)));
+    talk.ask(&keepalive(1, LEASE + 4));
+    talk.tell(&response(1, LEASE + 4, 60, &header()));
+    let kept = talk.0.slot.kept[1];
+    assert_eq!(
+        (kept.id, kept.timeout_ms, kept.answers),
+        (LEASE + 4, 60_000, 1)
+    );
 }
 
 proptest! {
@@ -160,9 +183,9 @@ proptest! {
             flow.reply(seq, &part);
         }
         prop_assert_eq!(flow.slot.requests.keepalives as usize, others.len());
-        prop_assert_eq!(flow.slot.requests.handshake.session, id);
+        prop_assert_eq!(flow.slot.kept[0].id, id);
         prop_assert_eq!(flow.slot.replies.answers as usize, others.len());
-        prop_assert_eq!(flow.slot.replies.handshake.timeout_ms as u64, ttl * 1_000);
+        prop_assert_eq!(flow.slot.kept[0].timeout_ms as u64, ttl * 1_000);
         prop_assert!(flow.slot.requests.flags & flow.slot.replies.flags & SYNCED != 0);
     }
 

@@ -187,12 +187,13 @@ unsafe fn set_stranger(sk: *mut c_void) {
     }
 }
 
-/// See [`set_stranger`].
+/// Whether a socket that has no slot is to get none: a stranger (see [`set_stranger`]), or one whose
+/// slot the daemon has taken back since nobody wants its flow. Of a live socket nothing else does that.
 ///
 /// # Safety
 /// As for [`slot_of`].
 #[inline(always)]
-unsafe fn is_stranger(sk: *mut c_void) -> bool {
+unsafe fn is_refused(sk: *mut c_void) -> bool {
     // SAFETY: by contract; what is not null is the storage value.
     unsafe {
         let storage = bpf_sk_storage_get(
@@ -201,7 +202,8 @@ unsafe fn is_stranger(sk: *mut c_void) -> bool {
             core::ptr::null_mut(),
             0,
         );
-        !storage.is_null() && (*storage.cast::<SlotRef>()).index == STRANGER
+        // Another CPU may have given it one just now.
+        !storage.is_null() && follow(storage).is_none()
     }
 }
 
@@ -218,7 +220,7 @@ pub unsafe fn open(
     starts: Option<(u32, u32)>,
 ) -> Option<*mut FlowSlot> {
     // SAFETY: by contract.
-    if unsafe { !in_scope(sk) || (origin == ORIGIN_PACKET && is_stranger(sk)) } {
+    if unsafe { !in_scope(sk) || (origin == ORIGIN_PACKET && is_refused(sk)) } {
         return None;
     }
     let Ok(Some(index)) = FREE.pop() else {

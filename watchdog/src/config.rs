@@ -164,6 +164,8 @@ pub struct LeaseEntry {
     pub stages: Stages,
     /// How its requests look.
     pub exchange: Exchange,
+    /// Whether its streams are encrypted: then only when data goes and comes is seen.
+    pub tls: bool,
 }
 
 /// A lease protocol.
@@ -253,6 +255,7 @@ impl Default for Config {
                 processes: Vec::new(),
                 stages,
                 exchange: Exchange::default(),
+                tls: false,
             }],
             scope: Scope::default(),
             stages,
@@ -270,6 +273,11 @@ impl Default for Config {
 }
 
 impl LeaseEntry {
+    /// Whether nothing is known of what a message says, or nothing can be seen of it.
+    const fn is_opaque(&self) -> bool {
+        self.tls || matches!(self.protocol, Protocol::RequestReply)
+    }
+
     fn settings(&self) -> EntrySettings {
         let stages = &self.stages;
         EntrySettings {
@@ -283,14 +291,15 @@ impl LeaseEntry {
             assumed_cadence: share(stages.assumed_cadence),
             timeout_ns: self.timeout_ns,
             renew_every_ns: self.renew_every_ns,
-            has_keepalives: self.protocol != Protocol::RequestReply
-                || self.exchange.signature.is_some(),
-            has_goodbye: !matches!(self.protocol, Protocol::RequestReply | Protocol::Etcd),
-            rejoins: matches!(
-                self.protocol,
-                Protocol::Kafka | Protocol::Consul | Protocol::Etcd
-            ),
-            comes_and_goes: self.protocol == Protocol::Consul,
+            has_keepalives: !self.is_opaque() || self.exchange.signature.is_some(),
+            has_goodbye: !self.is_opaque() && self.protocol != Protocol::Etcd,
+            rejoins: !self.is_opaque()
+                && matches!(
+                    self.protocol,
+                    Protocol::Kafka | Protocol::Consul | Protocol::Etcd
+                ),
+            comes_and_goes: !self.is_opaque() && self.protocol == Protocol::Consul,
+            by_timing_alone: self.tls,
             renews_from_reply: self.exchange.renews_from_reply,
             hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {

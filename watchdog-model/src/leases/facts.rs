@@ -5,7 +5,11 @@ use super::normal::Normal;
 use super::note::Condition;
 use super::observation::{CloseHow, Role, Stall, TimeoutSource};
 use super::settings::EntrySettings;
-use crate::time::Mono;
+use crate::time::{Mono, SECOND};
+
+/// Where requests cannot be read, one that ends the lease is told by this: the grantor closes at once upon
+/// its reply. ZooKeeper's server takes some milliseconds.
+const FAREWELL_NS: u64 = SECOND / 4;
 
 /// A lease's length and how it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,11 @@ pub struct LeaseFacts {
     pub retransmits: u32,
     /// An unanswered ConnectRequest for this lease; of several, the one that lets it lapse first.
     pub reconnect: Option<Reconnect>,
+    /// Whether the lease is known to go on after its connection was closed in order: each renewal has
+    /// one of its own.
+    pub comes_back: bool,
+    /// Whether the connection carried one exchange and no more.
+    pub is_one_shot: bool,
     /// The stall of all serving threads.
     pub stall: Option<Stall>,
     /// The flow has ended.
@@ -125,6 +134,8 @@ impl LeaseFacts {
             unacknowledged_since: None,
             retransmits: 0,
             reconnect: None,
+            comes_back: false,
+            is_one_shot: false,
             stall: None,
             lost: None,
             trouble: None,
@@ -148,23 +159,51 @@ impl LeaseFacts {
             }
     }
 
-    /// Whether the holder has closed its connection of its own accord, with nothing outstanding, in
-    /// a protocol where that is how a lease is given up. Should it come back, the lease goes on.
+    /// Whether the connection was closed in order and with nothing outstanding, in a protocol whose
+    /// leases end so: by the holder; or by whichever end, where it was opened for one exchange, or where
+    /// what was asked last may have been the end.
     #[must_use]
-    pub fn is_goodbye(&self, settings: &EntrySettings) -> bool {
+    pub fn is_quiet_end(&self, settings: &EntrySettings) -> bool {
+        let Some(how) = self.lost.and_then(|loss| loss.how) else {
+            return false;
+        };
         let by_holder = matches!(
-            (self.role, self.lost.and_then(|loss| loss.how)),
-            (Role::Holder, Some(CloseHow::OwnClose)) | (Role::Grantor, Some(CloseHow::PeerFin))
+            (self.role, how),
+            (Role::Holder, CloseHow::OwnClose) | (Role::Grantor, CloseHow::PeerFin)
         );
+        // Later than that the grantor may have gone down, which looks the same.
+        let within_ns = if self.is_one_shot {
+            SECOND
+        } else if settings.by_timing_alone {
+            FAREWELL_NS
+        } else {
+            0
+        };
+        let upon_reply = self
+            .lost
+            .zip(self.reply_at)
+            .is_some_and(|(loss, reply_at)| loss.at.since(reply_at) < within_ns);
+        let in_order = matches!(how, CloseHow::OwnClose | CloseHow::PeerFin) && upon_reply;
         let quiet =
             (self.pending_since, self.unread_since, self.unsent_since) == (None, None, None);
-        !settings.has_goodbye && by_holder && quiet && self.trouble.is_none()
+        !settings.has_goodbye && quiet && (by_holder || in_order)
     }
 
-    /// Whether the lease is between two connections, in a protocol where each renewal may have one of
-    /// its own: silence is judged as if there were one.
+    /// Whether the holder has given the lease up, as far as its connection tells. Should it come back,
+    /// the lease goes on; and who has come back time after time has not given up, but is between two
+    /// connections.
+    #[must_use]
+    pub fn is_goodbye(&self, settings: &EntrySettings) -> bool {
+        self.is_quiet_end(settings) && !self.comes_back && self.trouble.is_none()
+    }
+
+    /// Whether the lease is between two connections, where each renewal may have one of its own:
+    /// silence is judged as if there were one.
     #[must_use]
     pub fn is_between(&self, settings: &EntrySettings) -> bool {
+        if self.comes_back && self.is_quiet_end(settings) {
+            return true;
+        }
         let cut = matches!(
             self.lost.and_then(|loss| loss.how),
             Some(CloseHow::PeerReset | CloseHow::TimedOut)

@@ -113,6 +113,9 @@ pub struct EntrySettings {
     pub rejoins: bool,
     /// Whether a holder may open a connection for each renewal: that it has none is no loss.
     pub comes_and_goes: bool,
+    /// Whether only the times at which data went and came are seen, not what it was: a timeout that is
+    /// configured counts as inferred all the same, since what was taken for a renewal may be none.
+    pub by_timing_alone: bool,
     /// The cadence where it is configured, ns; None: learned.
     pub renew_every_ns: Option<u64>,
     /// The shortest timeout that grantors of this entry give, ns: two of their ticks. A client that
@@ -144,6 +147,7 @@ impl Default for EntrySettings {
             has_goodbye: true,
             rejoins: false,
             comes_and_goes: false,
+            by_timing_alone: false,
             renew_every_ns: None,
             // ZooKeeper's minSessionTimeout is 2·tickTime, tickTime is 2 s unless set.
             min_timeout_ns: secs(4),

@@ -4,7 +4,7 @@
 
 use watchdog_common::layout::{
     EntryShape, HEAD_MOST, LENGTH_WITHIN, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
-    PROTOCOL_REQUEST_REPLY, PROTOCOL_ZOOKEEPER, SIGNATURE,
+    PROTOCOL_REQUEST_REPLY, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER, SIGNATURE,
 };
 
 use super::tree::Value;
@@ -96,6 +96,15 @@ pub fn read(keys: &Group<'_>, protocol: Option<Protocol>, timeout_ns: Option<u64
         }
     }
     exchange
+}
+
+/// What can only be seen in plaintext.
+pub fn refuse_under_tls(keys: &Group<'_>) {
+    for key in ["signature", "frame"] {
+        if let Some(place) = keys.get(key) {
+            place.complain("cannot be seen in an encrypted stream; remove it, or \"tls: true\"");
+        }
+    }
 }
 
 fn signature(place: &Place<'_>) -> Option<Signature> {
@@ -228,6 +237,7 @@ impl LeaseEntry {
     pub fn shape(&self) -> EntryShape {
         let mut shape = EntryShape {
             protocol: match self.protocol {
+                _ if self.tls => PROTOCOL_TLS,
                 Protocol::Zookeeper => PROTOCOL_ZOOKEEPER,
                 Protocol::RequestReply => PROTOCOL_REQUEST_REPLY,
                 Protocol::Kafka => PROTOCOL_KAFKA,

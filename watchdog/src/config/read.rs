@@ -289,10 +289,9 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             .filter_map(|process| process.read(process_name))
             .collect();
     }
-    if let Some(place) = keys.get("tls")
-        && place.read(flag) == Some(true)
-    {
-        place.complain("encrypted streams are not supported yet; remove the entry");
+    let tls = keys.read("tls", flag).unwrap_or(false);
+    if tls {
+        exchange::refuse_under_tls(&keys);
     }
     let mut own = *global;
     if let Some(place) = keys.get("stages") {
@@ -309,6 +308,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
         processes,
         stages: own,
         exchange,
+        tls,
     })
 }
 

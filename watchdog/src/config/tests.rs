@@ -164,8 +164,8 @@ fn each_mistake_names_line_key_and_mend() {
             "x.yaml:5: leases[0].role: \"client\" is not known; write one of: holder, grantor, both",
         ),
         (
-            entry("    tls: true\n"),
-            "x.yaml:5: leases[0].tls: encrypted streams are not supported yet; remove the entry",
+            "leases:\n  - name: a\n    ports: [1]\n    protocol: request_reply\n    tls: true\n    signature: { bytes: \"00\" }\n".to_owned(),
+            "x.yaml:6: leases[0].signature: cannot be seen in an encrypted stream; remove it, or \"tls: true\"",
         ),
         (
             entry("    tls: yes please\n"),

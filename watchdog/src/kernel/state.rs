@@ -8,7 +8,7 @@ use std::{
     marker::PhantomData,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
-    sync::atomic::{Ordering, fence},
+    sync::atomic::{AtomicU32, Ordering, fence},
 };
 
 use aya::{
@@ -17,8 +17,8 @@ use aya::{
 };
 use watchdog_common::layout::{
     DEVICE_TRIES, DEVICES, DeviceSlot, Direction, ENTRIES, EntryShape, FlowSlot, Losses, PortTable,
-    Reads, SLOT_FREE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
-    Writes, device_place,
+    Reads, SLOT_DEAD, SLOT_FREE, SLOT_LIVE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot,
+    WAIT_SHARDS, Waits, Writes, device_place,
 };
 
 use super::Missing;
@@ -253,6 +253,18 @@ impl State {
             }
         }
         all
+    }
+
+    /// Ends a live slot whose flow nobody wants; its socket never gets another. It is free once it has
+    /// been found dead.
+    pub fn refuse_flow(&self, index: usize) {
+        if let Some(slot) = self.flows.at(index) {
+            // SAFETY: a word in the mapping, written by others too: hence the exchange.
+            let state = unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) };
+            // Else its socket is gone already.
+            let _ =
+                state.compare_exchange(SLOT_LIVE, SLOT_DEAD, Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
 
     /// Zeroes a dead slot and gives it back. False: the kernel did not take it (try again).

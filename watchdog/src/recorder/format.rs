@@ -23,7 +23,7 @@ use super::{Op, Stamped};
 /// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"lwrecord";
 /// Of the recorded types.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// A frame above this is no frame: blocks are closed far below.
 const MOST_BYTES: u32 = 16 << 20;
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
     self, CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, Direction,
-    EDGE_KNOWN, FOREIGN, FlowSlot, MARKS, ORIGIN_START, PROTOCOL_CONSUL, PROTOCOL_ETCD,
+    EDGE_KNOWN, FOREIGN, FlowSlot, KEPT, Kept, MARKS, ORIGIN_START, PROTOCOL_CONSUL, PROTOCOL_ETCD,
     PROTOCOL_KAFKA, ROLE_HOLDER, Reads, SERVERS, SYNCED, Writes,
 };
 use watchdog_model::{
@@ -56,6 +56,12 @@ pub struct Flow {
     pub watched: Option<bool>,
     /// Whether it does not speak the entry's protocol.
     pub foreign: bool,
+    /// Whether it may carry several leases.
+    pub is_shared: bool,
+    /// How many renewals found no place among those.
+    pub left_out: u32,
+    /// When the stream was last read, and since when something in it is not, whichever lease it is of.
+    stream_read: (Option<Mono>, Option<Mono>),
     stamp: Stamp,
     /// The threads that serve it.
     pub servers: Servers,
@@ -65,6 +71,13 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// The names of the flows that it is to the model.
+    pub fn keys(&self) -> impl Iterator<Item = FlowKey> + use<> {
+        let first = self.observation.key;
+        let places = if self.is_shared { KEPT } else { 1 };
+        (0..places).map(move |place| shared_key(first, place))
+    }
+
     /// Shows what is new in it as figures.
     pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book, now: Mono) {
         let seen = self.observation;
@@ -96,6 +109,7 @@ impl Flow {
 pub struct FlowTable {
     flows: Vec<Option<Flow>>,
     reads_known: bool,
+    left_out: u64,
 }
 
 impl FlowTable {
@@ -106,6 +120,7 @@ impl FlowTable {
             // Filled as slots come into use: memory that is never touched costs nothing.
             flows: Vec::with_capacity(capacity),
             reads_known,
+            left_out: 0,
         }
     }
 
@@ -131,6 +146,11 @@ impl FlowTable {
             // A writer was at it; the stamp stays old, so the next tick looks again.
             return false;
         };
+        let left_out = match place {
+            Some(flow) if flow.stamp.generation == stamp.generation => flow.left_out,
+            _ => 0,
+        };
+        self.left_out += u64::from(fresh.left_out.wrapping_sub(left_out));
         match place {
             Some(flow) if flow.stamp.generation == stamp.generation => {
                 let (stall, remembered) = (flow.observation.stall, flow.observation.remembered);
@@ -138,12 +158,20 @@ impl FlowTable {
                 flow.observation.stall = stall;
                 flow.observation.remembered = remembered;
                 flow.foreign = fresh.foreign;
+                flow.left_out = fresh.left_out;
+                flow.stream_read = fresh.stream_read;
                 flow.stamp = stamp;
                 flow.servers = fresh.servers;
             }
             _ => *place = Some(fresh),
         }
         true
+    }
+
+    /// How many renewals were of leases that found no place in their flow's slot.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// The flow in a slot.
@@ -160,9 +188,10 @@ impl FlowTable {
     /// A flow by its name, if its slot still has it.
     #[must_use]
     pub fn named(&self, key: FlowKey) -> Option<&Flow> {
-        let index = usize::try_from(key.0 & u64::from(u32::MAX)).ok()?;
+        let first = FlowKey(key.0 & !PLACE_BITS);
+        let index = usize::try_from(first.0 & u64::from(u32::MAX)).ok()?;
         let flow = self.flows.get(index)?.as_ref()?;
-        (flow.observation.key == key).then_some(flow)
+        (flow.observation.key == first).then_some(flow)
     }
 
     /// Whether it is still open whether the flow in a slot is watched.
@@ -290,12 +319,23 @@ unsafe fn read(
     }
     write_side(&mut seen, sending, &writes, &life);
     seen.closed = closed(&life);
+    let is_shared = protocol == PROTOCOL_ETCD;
+    let stream_read = (seen.read_at, seen.unread_since);
+    if is_shared {
+        // SAFETY: as above; single words, of which each direction has its own.
+        let kept = unsafe { (&raw const (*slot).kept[0]).read_volatile() };
+        let marks = (requests.marks, replies.marks);
+        share(&mut seen, &kept, 0, marks, &unanswered);
+    }
     Some(Flow {
         observation: seen,
         cookie,
         met: false,
         watched: None,
         foreign: (requests.flags | replies.flags) & FOREIGN != 0,
+        is_shared,
+        left_out: requests.left_out,
+        stream_read,
         stamp,
         servers: servers(&reads, &writes),
         answers_shown: 0,
@@ -318,7 +358,7 @@ fn directions(seen: &mut FlowObservation, protocol: u8, requests: &Direction, re
             seen.synchronised = false;
             seen.unsynchronised_at = seen.unsynchronised_at.max(at(join.at_ns));
         }
-    } else if protocol == PROTOCOL_CONSUL || protocol == PROTOCOL_ETCD {
+    } else if protocol == PROTOCOL_CONSUL {
         let id = requests.handshake.session;
         seen.lease_id = (id != 0).then_some(id);
         seen.told_timeout_ns = u64::try_from(replies.handshake.timeout_ms)
@@ -348,6 +388,100 @@ fn directions(seen: &mut FlowObservation, protocol: u8, requests: &Direction, re
     seen.close_request_at = at(requests.ending_ns);
     seen.reply_at = at(replies.newest_ns);
     seen.expired_reply_at = at(replies.ending_ns);
+}
+
+/// Where a flow's name says which of its leases is meant.
+const PLACE_SHIFT: u32 = 29;
+/// These bits of it: there are never so many slots.
+const PLACE_BITS: u64 = (KEPT as u64 - 1) << PLACE_SHIFT;
+
+/// The name of a flow as it carries the lease at `place`.
+#[must_use]
+pub const fn shared_key(first: FlowKey, place: usize) -> FlowKey {
+    FlowKey(first.0 | (place as u64) << PLACE_SHIFT)
+}
+
+/// The other leases of a flow that carries several, as flows of their own.
+///
+/// # Safety
+/// `slot` is the flow's slot, in the mapping.
+pub unsafe fn others(
+    flow: &Flow,
+    slot: *const FlowSlot,
+) -> impl Iterator<Item = FlowObservation> + use<> {
+    let mut first = flow.observation;
+    (first.read_at, first.unread_since) = flow.stream_read;
+    first.remembered = None;
+    let places = if flow.is_shared { 1..KEPT } else { 0..0 };
+    places.filter_map(move |place| {
+        // SAFETY: by contract; racy, as in `read`.
+        let (kept, unanswered, requests, replies) = unsafe {
+            (
+                (&raw const (*slot).kept[place]).read_volatile(),
+                (&raw const (*slot).unanswered).read_volatile(),
+                (&raw const (*slot).requests.marks).read_volatile(),
+                (&raw const (*slot).replies.marks).read_volatile(),
+            )
+        };
+        if kept.id == 0 {
+            return None;
+        }
+        let mut seen = first;
+        seen.key = shared_key(first.key, place);
+        share(&mut seen, &kept, place, (requests, replies), &unanswered);
+        Some(seen)
+    })
+}
+
+/// Makes of what a flow shows what it shows of one of its leases.
+///
+/// What is read and what is not is known of the stream alone. A renewal of this lease counts as read when it
+/// arrived, if all that had arrived by then is read: that is early, and never late.
+fn share(
+    seen: &mut FlowObservation,
+    kept: &Kept,
+    place: usize,
+    marks: (u32, u32),
+    unanswered: &[layout::Mark; MARKS],
+) {
+    seen.lease_id = (kept.id != 0).then_some(kept.id);
+    seen.told_timeout_ns = u64::try_from(kept.timeout_ms)
+        .ok()
+        .filter(|millis| *millis > 0)
+        .map(ms);
+    seen.request_at = at(kept.request_ns);
+    seen.requests = kept.requests;
+    seen.keepalives = kept.requests;
+    seen.keepalive_gap_ns = kept.gap_ns;
+    seen.answered_at = at(kept.answered_ns);
+    seen.answer_at = at(kept.answer_ns);
+    seen.answers = kept.answers;
+    seen.rtt_ns = kept.answer_ns.saturating_sub(kept.answered_ns);
+    seen.reply_at = at(kept.answer_ns);
+    seen.close_request_at = at(kept.ending_ns);
+    seen.expired_reply_at = at(kept.expired_ns);
+    let waiting = marks.0.wrapping_sub(marks.1);
+    let waiting = if waiting > MARKS as u32 { 0 } else { waiting };
+    seen.pending_since = (0..waiting)
+        .map(|n| &unanswered[marks.1.wrapping_add(n) as usize & (MARKS - 1)])
+        .find(|mark| mark.note as usize == place)
+        .and_then(|mark| at(mark.at_ns));
+    let newest = match seen.role {
+        Role::Holder => seen.answer_at,
+        Role::Grantor => seen.request_at,
+    };
+    match seen.unread_since {
+        Some(since) if newest >= Some(since) => {
+            let own = seen.pending_since.filter(|_| seen.role == Role::Grantor);
+            seen.unread_since = own.max(Some(since));
+            // What was read last may be another lease's.
+            seen.read_at = None;
+        }
+        _ => {
+            seen.unread_since = None;
+            seen.read_at = seen.read_at.min(newest);
+        }
+    }
 }
 
 /// The oldest request that is not answered.

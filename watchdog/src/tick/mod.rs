@@ -27,7 +27,6 @@ use watchdog_model::{
     leases::{
         book::{Book, LeaseView},
         note::Note,
-        observation::FlowKey,
     },
     time::{MS, SECOND},
 };
@@ -123,7 +122,7 @@ pub struct Snapshot<'a> {
     pub threads: usize,
     /// Threads that found no slot.
     pub threads_refused: u64,
-    /// Leases that found no place in the book.
+    /// Leases that found no place in the book, and renewals of those that found none in their flow's slot.
     pub leases_refused: u64,
 }
 
@@ -347,6 +346,9 @@ impl<G: Gauges + 'static> Tick<G> {
                             let seen = &flow.observation;
                             let owner = seen.owner.map(|owner| owner.pid);
                             flow.watched = self.executables.watched_by(seen.entry, owner, now);
+                            if flow.watched == Some(false) {
+                                state.refuse_flow(index);
+                            }
                         }
                     }
                     if let (true, Some(flow)) = (changed, flows.watched_mut(index)) {
@@ -365,13 +367,21 @@ impl<G: Gauges + 'static> Tick<G> {
                                 });
                             }
                             self.book.observe(&flow.observation, now, &mut say);
+                            // SAFETY: as above.
+                            for seen in unsafe { flows::others(flow, slot) } {
+                                record(Op::Observe {
+                                    flow: seen,
+                                    cadence_ns: 0,
+                                });
+                                self.book.observe(&seen, now, &mut say);
+                            }
                         }
                     }
                 }
                 if slot_state == SLOT_DEAD {
-                    let key: Option<FlowKey> = flows.get_mut(index).map(|f| f.observation.key);
+                    let keys = flows.get_mut(index).map(|flow| flow.keys());
                     if state.free_flow(index) {
-                        if let Some(key) = key {
+                        for key in keys.into_iter().flatten() {
                             record(Op::FlowGone(key));
                             self.book.flow_gone(key, now, &mut say);
                         }
@@ -408,7 +418,7 @@ impl<G: Gauges + 'static> Tick<G> {
             questions_lost: self.helper.as_ref().map_or(0, Helper::lost),
             threads: threads.watched(),
             threads_refused: threads.refused(),
-            leases_refused: self.book.refused(),
+            leases_refused: self.book.refused() + flows.left_out(),
         });
         if let Some(sheet) = sheet {
             self.live.publish(sheet, now);

@@ -1,6 +1,7 @@
 //! Healthy days: whatever is done here, nothing may go above `late`.
 
 mod plays;
+mod polls;
 
 use crate::harness::clock;
 use crate::harness::event::{Event, Stage};

@@ -18,13 +18,14 @@ use proptest::{
 };
 use watchdog_common::layout::{
     Direction, EntryShape, FlowSlot, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
-    PROTOCOL_REQUEST_REPLY, SYNCED,
+    PROTOCOL_REQUEST_REPLY, PROTOCOL_TLS, SYNCED,
 };
 
 use crate::{
     bed::{Bed, End, Pair, Pinned, here, soon},
     inputs::{
-        Flow, START, Segment, connect, cut, holed, kinds, repeated, replies_of, stream_of, swapped,
+        Flow, START, Segment, connect, cut, holed, kinds, mutated, repeated, replies_of, stream_of,
+        swapped,
     },
 };
 
@@ -429,7 +430,7 @@ fn garbage_is_the_same() {
 
 /// Streams that are not ZooKeeper's: framed in odd ways and not at all, with a signature and without; and
 /// each protocol that is known, of which the same bytes are as good as any garbage.
-fn shapes() -> [EntryShape; 7] {
+fn shapes() -> [EntryShape; 8] {
     let bare = EntryShape {
         protocol: PROTOCOL_REQUEST_REPLY,
         ..EntryShape::default()
@@ -457,12 +458,13 @@ fn shapes() -> [EntryShape; 7] {
         ..EntryShape::default()
     };
     let (kafka, consul, etcd) = (of(PROTOCOL_KAFKA), of(PROTOCOL_CONSUL), of(PROTOCOL_ETCD));
-    [bare, signed, big, little, kafka, consul, etcd]
+    let tls = of(PROTOCOL_TLS);
+    [bare, signed, big, little, kafka, consul, etcd, tls]
 }
 
 #[test]
 fn requests_of_any_shape_are_the_same_at_both_ends() {
-    let [bare, signed, big, _, _, consul, _] = shapes();
+    let [bare, signed, big, _, _, consul, _, _] = shapes();
     // Only those that stay synchronised whatever the bytes: an anchor depends on where segments end,
     // and TCP may pack what is sent in two into one.
     for shape in [bare, signed, big, consul] {
@@ -500,5 +502,21 @@ fn garbage_of_any_shape_is_the_same() {
         let segment = (any::<u32>(), prop::collection::vec(any::<u8>(), 1..300));
         let segments = prop::collection::vec(segment, 1..40);
         laboratory.prove(segments, |segments| laboratory.requests_arrive(segments));
+    }
+}
+
+/// The fuzzer's own inputs (`watchdog-common/tests/fuzz.rs`), in both directions.
+#[test]
+fn streams_that_go_wrong_are_the_same() {
+    for subject in mutated::subjects() {
+        let Some(laboratory) = Laboratory::of(here!(), subject.shape) else {
+            return;
+        };
+        let requests = mutated::segments(subject.requests.clone());
+        let replies = mutated::segments(subject.replies.clone());
+        laboratory.prove(requests, |segments| laboratory.requests_arrive(segments));
+        laboratory.prove(replies, |segments| {
+            laboratory.replies_arrive(&subject.requests, segments)
+        });
     }
 }

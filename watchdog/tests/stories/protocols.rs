@@ -1,6 +1,6 @@
 //! A story per protocol beside ZooKeeper's, with the software that speaks it: a lease is seen at both
-//! ends, healthy while all is well, warned of while its holder or its grantor is frozen, renewed, and
-//! quietly given up.
+//! ends, healthy for a minute under load, warned of while its holder or its grantor is frozen, renewed,
+//! and quietly given up. What else is told of leases without a handshake: `exchanges`.
 
 use crate::harness::clock;
 use crate::harness::daemon::{Daemon, Home};
@@ -13,22 +13,36 @@ use std::process::Command;
 use std::time::Duration;
 
 /// What a lease is looked at for while all is well.
-const HEALTHY: Duration = Duration::from_secs(14);
+const HEALTHY: Duration = Duration::from_secs(60);
 /// Longer than any timeout here.
-const LONG: Duration = Duration::from_secs(40);
+pub const LONG: Duration = Duration::from_secs(40);
 
 /// What differs from protocol to protocol.
-struct Cast {
+pub struct Cast {
     /// The entry of `leases`, without its name; `PORT` is the server's.
-    entry: String,
-    server: Program,
-    port: u16,
-    timeout_ms: i64,
-    timeout_source: &'static str,
+    pub entry: String,
+    pub server: Program,
+    pub port: u16,
+    pub timeout_ms: i64,
+    pub timeout_source: &'static str,
+    /// A program that keeps the server busy until it is told to close: its file and words, before the
+    /// port.
+    pub busy: Option<(
+        &'static str,
+        &'static [&'static str],
+        &'static [&'static str],
+    )>,
 }
 
 impl Cast {
-    fn daemon(&self) -> Daemon {
+    fn start_busy(&self) -> Option<Program> {
+        let (file, before, after) = self.busy?;
+        let port = self.port.to_string();
+        let words = [before, &[port.as_str()], after].concat();
+        Some(Program::python(file, &words))
+    }
+
+    pub fn daemon(&self) -> Daemon {
         let entry = self.entry.replace("PORT", &self.port.to_string());
         let home = Home::with(&format!(
             "leases:\n  - name: lease\n    ports: [{}]\n{entry}\nhttp: {{ listen: \"127.0.0.1:0\" }}\n",
@@ -38,13 +52,13 @@ impl Cast {
     }
 }
 
-fn of<'a>(role: &'a str, kind: &'a str) -> impl Fn(&Event) -> bool + 'a {
+pub fn of<'a>(role: &'a str, kind: &'a str) -> impl Fn(&Event) -> bool + 'a {
     move |event| event.is(kind) && event.text("role") == role
 }
 
 /// Waits until the lease is at risk in this role because a process was stopped, and still alive.
 #[track_caller]
-fn warned(daemon: &Daemon, mark: usize, role: &str) {
+pub fn warned(daemon: &Daemon, mark: usize, role: &str) {
     let warned = daemon.wait_from(mark, &format!("{role} at risk, stopped"), LONG, |event| {
         event.text("role") == role
             && event.stage() >= Some(Stage::AtRisk)
@@ -57,7 +71,7 @@ fn warned(daemon: &Daemon, mark: usize, role: &str) {
 }
 
 #[track_caller]
-fn renewed(daemon: &Daemon, mark: usize) {
+pub fn renewed(daemon: &Daemon, mark: usize) {
     for role in ROLES {
         daemon.wait_from(mark, &format!("renewed as {role}"), LONG, |event| {
             of(role, "transition")(event) && event.text("to") == "renewed"
@@ -65,8 +79,29 @@ fn renewed(daemon: &Daemon, mark: usize) {
     }
 }
 
+/// Nothing at all is said of any lease for a minute, while a CPU is kept busy by whom everybody comes
+/// before, and the server by another client. That ends in order when it is told to.
+#[track_caller]
+pub fn healthy(daemon: &Daemon, busy: Option<Program>) {
+    let mut hog = Command::new("/usr/bin/nice");
+    hog.args(["-n", "19", "/usr/bin/python3", "-c", "while True: pass"]);
+    let _hog = Program::start(hog);
+    let mark = daemon.mark();
+    clock::observe_for(HEALTHY);
+    let noise: Vec<Event> = daemon
+        .events_since(mark)
+        .into_iter()
+        .filter(|event| event.is("transition") || event.is("lease_gone"))
+        .collect();
+    daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
+    if let Some(mut client) = busy {
+        client.tell("close");
+        client.wait(0, "closed");
+    }
+}
+
 /// Seen, healthy, both ends frozen in turn. Gives the lease's name.
-fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
+pub fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
     let mut name = String::new();
     for role in ROLES {
         let seen = daemon.wait_for(
@@ -85,14 +120,7 @@ fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
         told.text("timeout_source") == cast.timeout_source,
         "where the timeout is known from",
     );
-    let mark = daemon.mark();
-    clock::observe_for(HEALTHY);
-    let noise: Vec<Event> = daemon
-        .events_since(mark)
-        .into_iter()
-        .filter(|event| event.is("transition") || event.is("lease_gone"))
-        .collect();
-    daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
+    healthy(daemon, cast.start_busy());
 
     let mark = daemon.mark();
     let frozen = Stopped::stop(holder);
@@ -113,7 +141,8 @@ fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
 }
 
 /// Nothing is said but that the lease is gone, at both ends.
-fn given_up(daemon: &Daemon, mark: usize) {
+#[track_caller]
+pub fn given_up(daemon: &Daemon, mark: usize) {
     for role in ROLES {
         let gone = daemon.wait_from(
             mark,
@@ -130,7 +159,7 @@ fn given_up(daemon: &Daemon, mark: usize) {
     );
 }
 
-fn exchange(extra: &str) -> Cast {
+pub fn exchange(extra: &str) -> Cast {
     let server = Program::python("exchange.py", &["serve"]);
     Cast {
         entry: format!("    protocol: request_reply\n    timeout: 6s\n{extra}"),
@@ -138,6 +167,7 @@ fn exchange(extra: &str) -> Cast {
         server,
         timeout_ms: 6_000,
         timeout_source: "config",
+        busy: Some(("exchange.py", &["hold"], &["0.005"])),
     }
 }
 
@@ -190,6 +220,7 @@ fn kafka() -> Cast {
         server,
         timeout_ms: 6_000,
         timeout_source: "handshake",
+        busy: Some(("kafka_consumer.py", &[], &[])),
     }
 }
 
@@ -241,6 +272,8 @@ fn consul() -> Cast {
         server,
         timeout_ms: 6_000,
         timeout_source: "config",
+        // It renews the same session: not for the one that has a connection for each renewal.
+        busy: None,
     }
 }
 
@@ -270,14 +303,11 @@ fn a_consul_session_with_a_connection_for_each_renewal_is_one_lease() {
         let seen = daemon.wait_for(&format!("seen as {role}"), LONG, of(role, "lease_seen"));
         daemon.check(seen.text("id") == CONSUL_SESSION, "called by its session");
     }
-    let mark = daemon.mark();
-    clock::observe_for(HEALTHY);
-    let noise: Vec<Event> = daemon
-        .events_since(mark)
-        .into_iter()
-        .filter(|event| event.is("transition") || event.is("lease_seen") || event.is("lease_gone"))
-        .collect();
-    daemon.check(noise.is_empty(), &format!("all is well: {noise:?}"));
+    let seen = daemon.mark();
+    healthy(&daemon, None);
+    let again = daemon.events_since(seen).into_iter();
+    let again: Vec<Event> = again.filter(|event| event.is("lease_seen")).collect();
+    daemon.check(again.is_empty(), &format!("it is one lease: {again:?}"));
     let mark = daemon.mark();
     let frozen = Stopped::stop(client.pid());
     for role in ROLES {
@@ -323,6 +353,7 @@ impl Etcd {
             port,
             timeout_ms: 6_000,
             timeout_source: "handshake",
+            busy: None,
         };
         Self {
             cast,
@@ -351,8 +382,8 @@ impl Etcd {
         let granted = clock::poll(LONG, || {
             let output = self.control(&["lease", "grant", "6"]).output().ok()?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            // Padded to sixteen digits there, and not in events.
             let id = said.strip_prefix("lease ")?.split(' ').next()?;
+            // Sixteen digits, zeros in front.
             let id = id.trim_start_matches('0').to_owned();
             output.status.success().then_some(id)
         });
@@ -379,4 +410,80 @@ fn an_etcd_lease_is_a_lease() {
         gone.text("reason") == "expired",
         "the server says that it is no more",
     );
+}
+
+#[test]
+fn leases_of_etcd_that_share_a_connection_are_each_followed() {
+    let etcd = Etcd::start();
+    let daemon = etcd.cast.daemon();
+    let ids = [etcd.grant(), etcd.grant(), etcd.grant()];
+    let port = etcd.cast.port.to_string();
+    let words: Vec<&str> = std::iter::once(&port)
+        .chain(&ids)
+        .map(String::as_str)
+        .collect();
+    let mut holder = Program::python("etcd_leases.py", &words);
+    let called = |id: &str| format!("0x{id}");
+    for id in &ids {
+        for role in ROLES {
+            daemon.wait_for(&format!("{id} seen as {role}"), LONG, |event| {
+                of(role, "lease_seen")(event) && event.text("id") == called(id)
+            });
+        }
+    }
+    healthy(&daemon, None);
+
+    // One of them is no longer kept alive, and lapses alone.
+    let mark = daemon.mark();
+    let [kept, dropped, _] = &ids;
+    holder.tell(&format!("drop {dropped}"));
+    holder.wait(0, "dropped");
+    for role in ROLES {
+        let at_risk = daemon.wait_from(mark, &format!("{role} at risk"), LONG, |event| {
+            of(role, "transition")(event) && event.stage() >= Some(Stage::AtRisk)
+        });
+        daemon.check(
+            at_risk.text("id") == called(dropped)
+                && at_risk.number("remaining_ms").is_some_and(|left| left > 0),
+            "the one that is not renewed, while it lives",
+        );
+    }
+    for role in ROLES {
+        daemon.wait_from(mark, &format!("lapsed as {role}"), LONG, |event| {
+            of(role, "transition")(event) && event.stage() == Some(Stage::Lapsed)
+        });
+    }
+    let lives = |id: &str| {
+        let listed = etcd.control(&["lease", "list"]).output();
+        let listed = listed.expect("etcdctl runs").stdout;
+        String::from_utf8_lossy(&listed).contains(id)
+    };
+    let ended = clock::poll(LONG, || (!lives(dropped)).then_some(()));
+    daemon.check(ended.is_some() && lives(kept), "etcd says the same");
+    let said = daemon.events_since(mark);
+    let others = said
+        .iter()
+        .filter(|event| event.is("transition") && event.text("id") != called(dropped));
+    daemon.check(others.count() == 0, "nothing is said of the others");
+
+    let mark = daemon.mark();
+    let frozen = Stopped::stop(holder.pid());
+    let of_kept =
+        |role, event: &Event| of(role, "transition")(event) && event.text("id") == called(kept);
+    for role in ROLES {
+        let warned = daemon.wait_from(mark, &format!("{role} at risk"), LONG, |event| {
+            of_kept(role, event)
+                && event.stage() >= Some(Stage::AtRisk)
+                && event.text("cause") == "process_stopped"
+        });
+        let left = warned.number("remaining_ms");
+        daemon.check(left.is_some_and(|left| left > 0), "before it may lapse");
+    }
+    let mark = daemon.mark();
+    frozen.resume();
+    for role in ROLES {
+        daemon.wait_from(mark, &format!("{role} renewed"), LONG, |event| {
+            of_kept(role, event) && event.text("to") == "renewed"
+        });
+    }
 }

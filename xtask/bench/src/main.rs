@@ -7,6 +7,7 @@ mod daemon;
 mod frames;
 mod peers;
 mod programs;
+mod protocols;
 mod sessions;
 mod table;
 mod work;
@@ -49,6 +50,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     println!("{}", table::machine());
     let (over_ns, empty_ns) = programs::measure(&args.empty, args.rounds)?;
+    protocols::measure(&args.empty, args.rounds)?;
     if args.programs_only {
         return Ok(());
     }

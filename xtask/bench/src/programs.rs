@@ -98,10 +98,11 @@ const ROWS: &[Row] = &[
 ];
 
 /// The empty programs, attached.
-struct Empty(Ebpf);
+pub struct Empty(pub Ebpf);
 
 impl Empty {
-    fn load(object: &Path, btf: &Btf) -> Result<Self> {
+    /// Loads and attaches them.
+    pub fn load(object: &Path, btf: &Btf) -> Result<Self> {
         let mut programs = Ebpf::load_file(object)?;
         let root = cgroup::root(None)?;
         for (name, hook) in [
@@ -129,7 +130,7 @@ impl Empty {
 }
 
 /// Nanoseconds per run of each program between two readings.
-fn per_run(before: &[Cost], after: &[Cost]) -> BTreeMap<String, f64> {
+pub fn per_run(before: &[Cost], after: &[Cost]) -> BTreeMap<String, f64> {
     before
         .iter()
         .zip(after)
@@ -193,18 +194,6 @@ impl Bench {
         Ok(())
     }
 
-    fn sweep(&mut self) {
-        for index in 0..FLOWS {
-            let Some(slot) = self.kernel.state.flows.at(index) else {
-                return;
-            };
-            // SAFETY: one word of a mapped slot.
-            if unsafe { (&raw const (*slot).state).read_volatile() } == SLOT_DEAD {
-                self.kernel.state.free_flow(index);
-            }
-        }
-    }
-
     fn round(&mut self) -> Result<()> {
         let mut switches = Switches::start()?;
         for work in WORKS {
@@ -234,10 +223,23 @@ impl Bench {
                     self.take(work, || work::connections(&listener, SPAN))?;
                 }
             }
-            self.sweep();
+            sweep(&mut self.kernel);
         }
         switches.end();
         Ok(())
+    }
+}
+
+/// Gives the slots of dead flows back.
+pub fn sweep(kernel: &mut Kernel) {
+    for index in 0..FLOWS {
+        let Some(slot) = kernel.state.flows.at(index) else {
+            return;
+        };
+        // SAFETY: one word of a mapped slot.
+        if unsafe { (&raw const (*slot).state).read_volatile() } == SLOT_DEAD {
+            kernel.state.free_flow(index);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use watchdog_model::Mono;
 use crate::frames::{CONNECT, CONNECTED, PING, PONG, connect, connected};
 
 /// When a while that begins now is over.
-fn over(span: Duration) -> Mono {
+pub fn over(span: Duration) -> Mono {
     clock().plus(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
 }
 
@@ -130,7 +130,8 @@ pub fn connections(listener: &TcpListener, span: Duration) -> io::Result<()> {
     Ok(())
 }
 
-fn pair(listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
+/// Both ends of a connection, the one that connects first.
+pub fn pair(listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
     let holder = TcpStream::connect(listener.local_addr()?)?;
     let (grantor, _) = listener.accept()?;
     holder.set_nodelay(true)?;

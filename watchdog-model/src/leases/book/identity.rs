@@ -256,6 +256,7 @@ impl Book {
 
     /// The lease goes on, on this flow.
     fn take_over(&mut self, slot: u32, flow: &FlowObservation) {
+        let settings = self.settings(flow.entry);
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
@@ -263,7 +264,7 @@ impl Book {
         if let Some(before) = lease.flow {
             self.by_flow.insert(before, FlowUse::Done);
         }
-        lease.move_to(flow);
+        lease.move_to(flow, &settings);
         if self.by_ends.get(&ends) == Some(&slot) {
             self.by_ends.remove(&ends);
         }
@@ -386,6 +387,12 @@ impl Book {
             local: lease.endpoints.peer,
             peer: lease.endpoints.local,
         };
-        self.by_ends.get(&(other_role, swapped)).copied()
+        // Several may share a connection, whose ends name one of them.
+        let named = self.by_key.get(&(lease.entry, lease.id, other_role));
+        let same = named.copied().filter(|other| {
+            let other = self.slots[*other as usize].as_ref();
+            other.is_some_and(|other| other.endpoints == swapped)
+        });
+        same.or_else(|| self.by_ends.get(&(other_role, swapped)).copied())
     }
 }

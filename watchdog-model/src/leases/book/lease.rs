@@ -21,6 +21,9 @@ const INFERRED_CADENCES: u64 = 3;
 /// trips, and the time that a transaction needs.
 const LOST_SLACK_NS: u64 = 2 * SECOND;
 
+/// How often in a row a lease has gone on after its connection was closed in order, to be known for it.
+const RETURNS: u32 = 2;
+
 /// The grantor read a renewal after the floor had passed: it may or may not have been in time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overrun {
@@ -94,6 +97,8 @@ pub(super) struct Lease {
     answers: u64,
     /// How many answers in a row took more than a third of the timeout.
     slow_answers: u32,
+    /// How often in a row it has come back after its connection was closed in order.
+    returns: u32,
     reads: u64,
     keepalives: u64,
     unsynchronised_at: Option<Mono>,
@@ -155,6 +160,7 @@ impl Lease {
             in_hand: None,
             answers: 0,
             slow_answers: 0,
+            returns: 0,
             reads: 0,
             keepalives: 0,
             unsynchronised_at: flow.unsynchronised_at,
@@ -191,7 +197,14 @@ impl Lease {
     }
 
     /// The lease moves to another flow. Until the handshake there is answered, it has none.
-    pub fn move_to(&mut self, flow: &FlowObservation) {
+    pub fn move_to(&mut self, flow: &FlowObservation, settings: &EntrySettings) {
+        // Once may be a restart.
+        self.returns = if self.facts.is_quiet_end(settings) {
+            self.returns.saturating_add(1)
+        } else {
+            0
+        };
+        self.facts.comes_back = self.returns >= RETURNS;
         self.flow = Some(flow.key);
         self.endpoints = flow.endpoints;
         let at = flow.hello.map_or(flow.opened_at, |hello| hello.at);
@@ -236,6 +249,7 @@ impl Lease {
             (Role::Holder, Some(_)) => flow.read_at,
         };
         facts.reply_at = facts.reply_at.max(reply_at);
+        facts.is_one_shot = (flow.requests, flow.answers) == (1, 1);
         self.take_handshake(flow, settings);
         // The answer to a ConnectRequest may be that the lease is no more, which renews nothing.
         let refused = flow.welcome.is_some_and(|welcome| welcome.timeout_ms <= 0);
@@ -302,16 +316,20 @@ impl Lease {
         } else if let Some(ns) = settings.timeout_ns
             && known != Some(TimeoutSource::Handshake)
         {
-            self.facts.timeout = Some(Timeout {
-                ns,
-                source: TimeoutSource::Config,
-            });
+            let source = if settings.by_timing_alone {
+                TimeoutSource::Inferred
+            } else {
+                TimeoutSource::Config
+            };
+            self.facts.timeout = Some(Timeout { ns, source });
         }
     }
 
     fn infer_timeout(&mut self, settings: &EntrySettings) {
         let known = self.facts.timeout.map(|timeout| timeout.source);
-        if known.is_some_and(|source| source != TimeoutSource::Inferred) {
+        if known.is_some_and(|source| source != TimeoutSource::Inferred)
+            || settings.by_timing_alone && settings.timeout_ns.is_some()
+        {
             return;
         }
         if let Some(cadence_ns) = settings.renew_every_ns.or_else(|| self.cadence.known()) {
@@ -559,7 +577,12 @@ impl Lease {
         }
         let closed = flow.closed?;
         let unasked = flow.close_request_at.is_none() && closed.how == CloseHow::OwnClose;
-        if flow.role != Role::Grantor || !unasked || self.has_rivals || settings.comes_and_goes {
+        if flow.role != Role::Grantor
+            || !unasked
+            || self.has_rivals
+            || settings.comes_and_goes
+            || self.facts.comes_back
+        {
             return None;
         }
         let timeout = self.facts.timeout?;

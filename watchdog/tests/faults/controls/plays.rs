@@ -56,6 +56,11 @@ pub const ALL: &[Control] = &[
     )
     .with_timeout(12),
     Control::new(
+        "long-polls",
+        "eight slow, healthy long polls beside idle clients",
+        super::polls::long_polls,
+    ),
+    Control::new(
         "daemon-stopped",
         "the daemon itself stopped for 3 s, all else well",
         daemon_stopped,
@@ -63,7 +68,7 @@ pub const ALL: &[Control] = &[
     .short(),
 ];
 
-fn clients(
+pub(super) fn clients(
     scene: &Scene,
     count: usize,
     order: fn(Kind, u16, Duration) -> Order<'static>,

@@ -224,7 +224,7 @@ impl ZooKeeper {
             .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
             .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS")
             .arg("-cp")
-            .arg(format!("{ZOOKEEPER_JAR}:{LOGGER_JAR}"))
+            .arg(format!("{ZOOKEEPER_JAR}:{LOGGER_JAR}:{NETTY_JARS}"))
             .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
             .arg(self.config_path());
         let mut process = Child::start(command);
@@ -277,6 +277,10 @@ impl Drop for ZooKeeper {
 pub const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
 /// The logger that writes to standard error.
 pub const LOGGER_JAR: &str = "/usr/share/java/slf4j-simple.jar";
+
+/// What the secure port needs beside those that the manifest names; absent they are no harm.
+const NETTY_JARS: &str = "/usr/share/java/netty-codec.jar:/usr/share/java/netty-resolver.jar:\
+                          /usr/share/java/netty-transport-native-unix-common.jar";
 
 /// A Java command that starts fast and stays small.
 ///

@@ -269,3 +269,86 @@ fn a_grantor_that_expires_the_renewal_that_it_has_in_hand_was_wrong() {
         }
     }
 }
+
+/// A connection for each renewal, every 4 s, closed at once upon its reply; the newest at START + 12 s.
+fn one_connection_a_renewal(bench: &mut Bench, role: Role, how: CloseHow) {
+    for cycle in 0..4 {
+        bench.until(secs(4 * cycle));
+        let mut flow = opened(1 + cycle, role, bench.now);
+        ping(&mut flow, bench.now);
+        flow.reply_at = Some(bench.now);
+        flow.requests = 1;
+        flow.answers = 1;
+        bench.see(&flow);
+        closes(bench, &mut flow, how);
+    }
+    assert_eq!(bench.said(), [format!("seen {role:?}")]);
+}
+
+#[test]
+fn who_comes_back_for_each_renewal_has_not_given_up_when_it_stays_away() {
+    for (role, how) in [
+        (Role::Holder, CloseHow::OwnClose),
+        (Role::Holder, CloseHow::PeerFin),
+        (Role::Grantor, CloseHow::PeerFin),
+        (Role::Grantor, CloseHow::OwnClose),
+    ] {
+        let mut bench = Bench::with(settings());
+        one_connection_a_renewal(&mut bench, role, how);
+        bench.until(secs(16));
+        assert!(bench.said().is_empty(), "between two connections");
+        bench.until(secs(25));
+        let said = bench.said();
+        let lapsed = said.last().is_some_and(|last| last.contains(">Lapsed"));
+        assert!(lapsed, "{role:?} {how:?}: {said:?}");
+    }
+}
+
+#[test]
+fn one_exchange_on_a_connection_of_its_own_is_no_trouble() {
+    for how in [CloseHow::OwnClose, CloseHow::PeerFin] {
+        let mut bench = Bench::with(settings());
+        let mut flow = opened(1, Role::Holder, START);
+        ping(&mut flow, START);
+        (flow.requests, flow.answers, flow.reply_at) = (1, 1, Some(START));
+        bench.see(&flow);
+        bench.until(ms(500));
+        closes(&mut bench, &mut flow, how);
+        bench.until(secs(40));
+        assert_eq!(bench.said(), ["seen Holder", "gone Closed"]);
+    }
+    // A grantor that goes down after a while looks the same but for the time.
+    let mut bench = Bench::with(settings());
+    let mut flow = opened(1, Role::Holder, START);
+    ping(&mut flow, START);
+    (flow.requests, flow.answers, flow.reply_at) = (1, 1, Some(START));
+    bench.see(&flow);
+    bench.until(secs(3));
+    closes(&mut bench, &mut flow, CloseHow::PeerFin);
+    bench.until(secs(40));
+    assert!(
+        bench
+            .said()
+            .iter()
+            .any(|said| said.contains("ConnectionLost"))
+    );
+}
+
+#[test]
+fn what_only_timing_tells_gives_no_floor_though_its_timeout_is_configured() {
+    for role in [Role::Holder, Role::Grantor] {
+        let mut bench = Bench::with(EntrySettings {
+            by_timing_alone: true,
+            ..settings()
+        });
+        renewing(&mut bench, role);
+        let view = bench.only();
+        assert_eq!(view.subject.timeout_ns, Some(secs(12)));
+        assert_eq!(view.subject.timeout_source, TimeoutSource::Inferred);
+        assert_eq!((view.floor, view.remaining_ns), (None, None));
+        bench.until(secs(60));
+        let said = bench.said();
+        let last = said.last().map(String::as_str).unwrap_or_default();
+        assert!(last.starts_with("Late>AtRisk"), "{said:?}");
+    }
+}

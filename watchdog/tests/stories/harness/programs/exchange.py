@@ -1,47 +1,135 @@
-"""A keepalive of no protocol in particular: `serve`, or `hold PORT PERIOD`.
+"""A keepalive of no protocol in particular, and who grants it.
 
-The server answers whatever comes. The client asks, waits for the answer, sleeps; it closes its
-connection when its standard input ends. Each says what it does on standard output.
+`serve` answers whatever comes. `serve-strictly T` hangs up on whom it has not heard for T seconds, and
+looks for those before it reads what has come meanwhile. `serve-polls LEAST MOST` holds each answer back for
+as long as it likes between the two.
+
+`hold PORT PERIOD` asks, waits for the answer, sleeps. `poll PORT` asks again at once. `visit PORT PERIOD` has
+a connection for each request. All close their connection when their standard input says so, and live on.
+`crowd PORT COUNT` has so many connections, asks on each once a second.
+
+Each says what it does on standard output.
 """
 
+import random
 import select
 import socket
 import sys
 import threading
+import time
 
 
 def say(text):
     print(text, flush=True)
 
 
-def answer(connection):
-    while connection.recv(4096):
-        connection.sendall(b"\x00\x07granted")
+def listen():
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    say(f"port {listener.getsockname()[1]}")
+    return listener
+
+
+def answer(connection, hold):
+    try:
+        while connection.recv(4096):
+            time.sleep(hold())
+            connection.sendall(b"\x00\x07granted")
+    except OSError:
+        pass
     connection.close()
 
 
-def serve():
-    listener = socket.create_server(("127.0.0.1", 0))
-    say(f"port {listener.getsockname()[1]}")
+def serve(hold=lambda: 0):
+    listener = listen()
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=answer, args=(connection,), daemon=True).start()
+        threading.Thread(target=answer, args=(connection, hold), daemon=True).start()
 
 
-def hold(port, period):
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        while True:
-            connection.sendall(b"\x00\x05renew")
-            connection.recv(4096)
-            say("renewed")
-            if select.select([sys.stdin], [], [], period)[0]:
-                break
+def serve_strictly(timeout):
+    listener = listen()
+    heard = {}
+    while True:
+        ready = select.select([listener, *heard], [], [], 0.2)[0]
+        now = time.monotonic()
+        for connection in [one for one, at in heard.items() if now - at > timeout]:
+            del heard[connection]
+            connection.close()
+            say("expired")
+        for one in ready:
+            if one is listener:
+                connection, _ = listener.accept()
+                heard[connection] = now
+            elif one in heard:
+                if one.recv(4096):
+                    heard[one] = now
+                    one.sendall(b"\x00\x07granted")
+                else:
+                    del heard[one]
+                    one.close()
+
+
+def told(period):
+    return select.select([sys.stdin], [], [], period)[0]
+
+
+def ask(connection):
+    connection.sendall(b"\x00\x05renew")
+    if not connection.recv(4096):
+        raise ConnectionError("it hung up")
+    say("renewed")
+
+
+def rest():
     say("closed")
     sys.stdin.read()
     threading.Event().wait()
 
 
-if sys.argv[1] == "serve":
+def hold(port, period):
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        while True:
+            try:
+                ask(connection)
+            except OSError:
+                say("lost")
+                break
+            if told(period):
+                break
+    rest()
+
+
+def visit(port, period):
+    while True:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            ask(connection)
+        if told(period):
+            break
+    rest()
+
+
+def crowd(port, count):
+    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+    say("there")
+    while not told(1):
+        for connection in connections:
+            connection.sendall(b"\x00\x05renew")
+            connection.recv(4096)
+    for connection in connections:
+        connection.close()
+    rest()
+
+
+verb, numbers = sys.argv[1], [float(word) for word in sys.argv[2:]]
+if verb == "serve":
     serve()
+elif verb == "serve-strictly":
+    serve_strictly(numbers[0])
+elif verb == "serve-polls":
+    serve(lambda: random.uniform(*numbers))
+elif verb == "poll":
+    hold(int(numbers[0]), 0)
+elif verb == "crowd":
+    crowd(int(numbers[0]), int(numbers[1]))
 else:
-    hold(int(sys.argv[2]), float(sys.argv[3]))
+    {"hold": hold, "visit": visit}[verb](int(numbers[0]), numbers[1])

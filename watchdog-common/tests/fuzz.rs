@@ -1,0 +1,220 @@
+//! Every parser against streams that begin as they should and then go wrong, for as long as there is time:
+//! a second each, with LEASE_WATCHDOG_LONG (`cargo xtask test --long`) a minute. The same inputs go through
+//! the kernel programs in the daemon's kernel tests.
+//!
+//! What must hold whatever comes: no panic, no read or write out of place (the slot's own asserts and
+//! bounds), an end to every segment, no answer to what was not asked; and as long as the frames are not
+//! lost, the same state however the bytes are cut.
+//!
+//! No corpus is kept: the streams of `inputs::mutated` are the seeds, and a failure is printed shrunk.
+
+#[expect(dead_code, reason = "shared with the tests of other protocols")]
+mod inputs;
+
+use inputs::{
+    Flow, START, cut,
+    mutated::{self, Subject},
+};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use std::time::{Duration, Instant};
+use watchdog_common::layout::{Direction, HEAD_MOST, MARKS, SYNCED};
+
+/// Streams between two looks at the clock.
+const CASES: u32 = 64;
+
+fn time() -> Duration {
+    let long = std::env::var_os("LEASE_WATCHDOG_LONG").is_some();
+    Duration::from_secs(if long { 60 } else { 1 })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long to go on is a matter of the wall; nothing that is tested sees it"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn prove<S: Strategy>(input: &S, case: impl Fn(S::Value) -> Result<(), TestCaseError>)
+where
+    S::Value: std::fmt::Debug,
+{
+    let until = now() + time();
+    let mut runner = TestRunner::new(Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let mut rounds = 0_u64;
+    while now() < until {
+        if let Err(error) = runner.run(input, &case) {
+            panic!("{error}");
+        }
+        rounds += 1;
+    }
+    println!("{} streams", rounds * u64::from(CASES));
+}
+
+fn sound(flow: &Flow) -> Result<(), TestCaseError> {
+    let slot = &flow.slot;
+    for direction in [&slot.requests, &slot.replies] {
+        prop_assert!(direction.cursor <= direction.limit);
+        prop_assert!(direction.head_len as usize <= HEAD_MOST);
+        prop_assert!(direction.newest_ns <= flow.now_ns);
+    }
+    let waiting = slot.requests.marks.wrapping_sub(slot.replies.marks);
+    prop_assert!(waiting as usize <= MARKS, "{waiting} wait");
+    // A ConnectRequest is answered too, and is no message.
+    prop_assert!(slot.replies.answers <= slot.requests.messages);
+    prop_assert!(slot.replies.answered_ns <= slot.replies.answer_ns || slot.replies.answer_ns == 0);
+    Ok(())
+}
+
+/// What must not depend on where segments end.
+fn essence(direction: &Direction) -> (u64, u32, u64, i32, u32, u32) {
+    (
+        direction.messages,
+        direction.keepalives,
+        direction.handshake.session,
+        direction.handshake.timeout_ms,
+        direction.body_left,
+        direction.phase,
+    )
+}
+
+fn whole_and_cut(
+    subject: &Subject,
+    (to, from): (&[u8], &[u8]),
+    cuts: &[usize],
+) -> Result<(), TestCaseError> {
+    let play = |cuts: &[usize]| {
+        let mut flow = Flow::accepted().of(subject.shape);
+        for (seq, part) in cut(to, cuts) {
+            flow.request(seq, &part);
+        }
+        for (seq, part) in cut(from, cuts) {
+            flow.reply(seq, &part);
+        }
+        flow
+    };
+    let (whole, parts) = (play(&[]), play(cuts));
+    for flow in [&whole, &parts] {
+        sound(flow)?;
+    }
+    for which in [
+        |flow: &Flow| flow.slot.requests,
+        |flow: &Flow| flow.slot.replies,
+    ] {
+        let (whole, parts) = (which(&whole), which(&parts));
+        let kept =
+            |direction: &Direction| direction.flags & SYNCED != 0 && direction.lost_syncs == 0;
+        prop_assert_eq!(kept(&whole), kept(&parts), "{}", subject.name);
+        if kept(&whole) {
+            prop_assert_eq!(essence(&whole), essence(&parts), "{}", subject.name);
+        }
+    }
+    Ok(())
+}
+
+fn fuzz(name: &str) {
+    let subject = mutated::subjects()
+        .into_iter()
+        .find(|subject| subject.name == name)
+        .expect("a parser of that name");
+    let (requests, replies) = (subject.requests.clone(), subject.replies.clone());
+    let cuts = prop::collection::vec(any::<usize>(), 0..24);
+    let in_order = (
+        mutated::bytes(requests.clone()),
+        mutated::bytes(replies.clone()),
+        cuts,
+    );
+    let torn = (
+        mutated::segments(requests),
+        mutated::segments(replies),
+        prop::collection::vec(any::<bool>(), 64),
+        0..3_u8,
+    );
+    prove(
+        &prop_oneof![
+            1 => in_order.prop_map(Input::InOrder),
+            2 => torn.prop_map(Input::Torn),
+        ],
+        |input| match input {
+            Input::InOrder((to, from, cuts)) => whole_and_cut(&subject, (&to, &from), &cuts),
+            Input::Torn((to, from, turns, origin)) => {
+                let flow = [Flow::started, Flow::accepted, Flow::middle][usize::from(origin)];
+                let mut flow = flow().of(subject.shape);
+                let (mut to, mut from) = (to.into_iter(), from.into_iter());
+                for requests in turns {
+                    let next = if requests { to.next() } else { from.next() };
+                    if let Some((seq, bytes)) = next {
+                        flow.feed(requests, seq, &bytes);
+                        sound(&flow)?;
+                    }
+                }
+                Ok(())
+            }
+        },
+    );
+    // A stream that is left alone is understood.
+    let mut flow = Flow::accepted().of(subject.shape);
+    flow.request(START, &subject.requests);
+    flow.reply(START, &subject.replies);
+    assert!(flow.slot.requests.messages > 0, "{name}: its seed is none");
+    assert!(
+        flow.slot.replies.answers > 0,
+        "{name}: its seed has no answer"
+    );
+}
+
+type InOrder = (Vec<u8>, Vec<u8>, Vec<usize>);
+type Torn = (Vec<inputs::Segment>, Vec<inputs::Segment>, Vec<bool>, u8);
+
+#[derive(Clone, Debug)]
+enum Input {
+    InOrder(InOrder),
+    Torn(Torn),
+}
+
+#[test]
+fn fuzz_zookeeper() {
+    fuzz("zookeeper");
+}
+
+#[test]
+fn fuzz_request_reply() {
+    fuzz("request_reply");
+}
+
+#[test]
+fn fuzz_request_reply_framed() {
+    fuzz("request_reply, framed");
+}
+
+#[test]
+fn fuzz_kafka() {
+    fuzz("kafka");
+}
+
+#[test]
+fn fuzz_consul() {
+    fuzz("consul");
+}
+
+#[test]
+fn fuzz_etcd() {
+    fuzz("etcd");
+}
+
+#[test]
+fn fuzz_tls() {
+    fuzz("tls");
+}
+
+#[test]
+fn every_parser_is_fuzzed() {
+    assert_eq!(mutated::subjects().len(), 7, "a test of its own for each");
+}
