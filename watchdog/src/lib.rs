@@ -21,6 +21,7 @@ pub mod netns;
 pub mod outbox;
 pub mod recorder;
 pub mod reference;
+pub mod rights;
 pub mod run;
 pub mod sinks;
 pub mod test_alert;

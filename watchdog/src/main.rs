@@ -16,8 +16,9 @@ use watchdog::explain;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
 use watchdog::mute;
-use watchdog::outbox::outbox;
+use watchdog::outbox::{Lost, outbox};
 use watchdog::reference;
+use watchdog::rights::Loader;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
 use watchdog::tick::service::Service;
@@ -99,6 +100,9 @@ fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref())?;
+    // Before any other thread: those then never have the rights to load.
+    let loader = Loader::start()
+        .map_err(|error| Failure::Running(format!("no thread can be started: {error}")))?;
     // Dropped last: the end of the daemon has its lines written.
     let _log = watchdog::log::start(verbose)
         .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
@@ -110,13 +114,13 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
-    let outcome = runtime.block_on(daemon(config, args));
+    let outcome = runtime.block_on(daemon(config, args, loader));
     // Not waited for: a hook's start may hang in the kernel for as long as a disk is frozen.
     runtime.shutdown_background();
     outcome
 }
 
-async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
+async fn daemon(config: Config, args: &RunArgs, loader: Loader) -> Result<(), Failure> {
     let prepared = prepare(
         &config,
         &args.state_dir,
@@ -125,6 +129,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     let (outbox, inbox) =
         outbox().map_err(|error| Failure::Running(format!("no outbox: {error}")))?;
     let (end, tick_ended) = oneshot::channel();
+    let metrics = Arc::clone(&prepared.metrics);
     let wishes = Wishes {
         kernel: (!args.no_probes).then(|| Options {
             btf: args.btf.clone(),
@@ -137,12 +142,13 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         state_dir: args.state_dir.clone(),
         service: Service::from_environment(),
         record_all: args.record_all.clone(),
+        records_lost: metrics.lost(Lost::Record),
     };
     let control = Control::default();
-    let metrics = Arc::clone(&prepared.metrics);
     let mut daemon = Daemon::start(
         &config,
         &wishes,
+        loader,
         outbox,
         daemon::gauges(&metrics, &config),
         control.clone(),
