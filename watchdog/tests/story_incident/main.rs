@@ -6,6 +6,7 @@
 //! the stories. Needs root, Debian's packages (`cargo xtask setup`) and a built daemon, as they do. A
 //! program of its own and not of libtest: it becomes its own servers, clients and dead man's switch.
 
+mod black_box;
 mod judge;
 mod network;
 mod play;
