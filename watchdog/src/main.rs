@@ -15,6 +15,7 @@ use watchdog::demo;
 use watchdog::explain;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
+use watchdog::memory;
 use watchdog::mute;
 use watchdog::outbox::{Lost, outbox};
 use watchdog::reference;
@@ -103,6 +104,10 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
     // Before any other thread: those then never have the rights to load.
     let loader = Loader::start()
         .map_err(|error| Failure::Running(format!("no thread can be started: {error}")))?;
+    // Two daemons would overwrite what each other knows.
+    let _claimed = (!args.no_probes)
+        .then(|| memory::claim(&args.state_dir).map_err(Failure::Running))
+        .transpose()?;
     // Dropped last: the end of the daemon has its lines written.
     let _log = watchdog::log::start(verbose)
         .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;

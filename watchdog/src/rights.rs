@@ -92,8 +92,9 @@ fn give_up(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
     Ok(())
 }
 
-/// Its major and minor version; nothing is known to be free in one that cannot be read.
-fn running_kernel() -> (u32, u32) {
+/// The running kernel's major and minor version; nothing is known to be free in one that cannot be read.
+#[must_use]
+pub fn running_kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release
         .split(['.', '-', '\n'])

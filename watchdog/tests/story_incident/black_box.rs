@@ -92,6 +92,24 @@ pub fn explain(recordings: &[PathBuf]) -> serde_json::Value {
     serde_json::from_str(&said).unwrap_or_else(|_| said.into())
 }
 
+/// The short of it, for people.
+pub fn text(told: &serde_json::Value) -> String {
+    let incident = &told["incidents"][0];
+    let mut text = "\nfrom the recordings, one ended by kill -9 in the middle:\n".to_owned();
+    for said in told["assumptions"].as_array().into_iter().flatten() {
+        text.push_str(&format!("  {}\n", said.as_str().unwrap_or_default()));
+    }
+    for cause in incident["causes"].as_array().into_iter().flatten() {
+        text.push_str(&format!("  {}: {}\n", cause["cause"], cause["standing"]));
+    }
+    let leads = &incident["leads"];
+    text.push_str(&format!("  counted to: {}\n", leads["until_what"]));
+    for lead in leads["rows"].as_array().into_iter().flatten() {
+        text.push_str(&format!("  {} ms: {}\n", lead["lead_ms"], lead["trigger"]));
+    }
+    text
+}
+
 /// All that is wrong with it.
 pub fn complaints(told: &serde_json::Value, device: &str) -> Vec<String> {
     let mut complaints = Vec::new();

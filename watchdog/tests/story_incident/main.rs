@@ -54,7 +54,11 @@ fn main() -> ExitCode {
     } else {
         catch_unwind(|| match play::play() {
             Ok(told) => {
-                print!("{}", timeline::text(&told));
+                print!(
+                    "{}{}",
+                    timeline::text(&told),
+                    black_box::text(&told.explained)
+                );
                 judge::complaints(&told)
             }
             Err(reason) => {
@@ -107,7 +111,11 @@ fn conclude(told: &play::Told, words: &[String]) -> ExitCode {
     if words.iter().any(|word| word == "--json") {
         print!("{}", timeline::json(told));
     } else {
-        print!("{}", timeline::text(told));
+        print!(
+            "{}{}",
+            timeline::text(told),
+            black_box::text(&told.explained)
+        );
     }
     let complaints = judge::complaints(told);
     for complaint in &complaints {
