@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     fs, io,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
