@@ -7,6 +7,7 @@ mod daemon;
 mod frames;
 mod peers;
 mod programs;
+mod recorder;
 mod sessions;
 mod table;
 mod work;
@@ -36,6 +37,9 @@ struct Args {
         default_value = "0,50,100,1000,5000,10000"
     )]
     sessions: Vec<usize>,
+    /// Measures what the flight recorder costs, and nothing else
+    #[arg(long)]
+    recorder_only: bool,
     /// Leaves the daemon out
     #[arg(long)]
     programs_only: bool,
@@ -48,6 +52,9 @@ fn main() -> Result<()> {
     }
     let args = Args::parse();
     println!("{}", table::machine());
+    if args.recorder_only {
+        return recorder::measure(&args.daemon);
+    }
     let (over_ns, empty_ns) = programs::measure(&args.empty, args.rounds)?;
     if args.programs_only {
         return Ok(());
@@ -55,5 +62,6 @@ fn main() -> Result<()> {
     peers::measure_programs(over_ns, empty_ns)?;
     peers::measure(&args.daemon)?;
     daemon::measure(&args.daemon, &args.sessions)?;
+    recorder::measure(&args.daemon)?;
     Ok(())
 }
