@@ -199,10 +199,9 @@ impl Process {
         }
         let mut collected = Collected::nothing(now);
         self.whole_facts(&mut collected);
-        let looks: Vec<(ThreadLook, Found)> = asked
-            .tids
+        let looks: Vec<(ThreadLook, Found)> = self
+            .serving(asked)
             .into_iter()
-            .filter(|tid| *tid != 0)
             .filter_map(|tid| self.look(asked, tid, Part::Serving, now))
             .collect();
         let mut serving = choose(&looks);
@@ -235,7 +234,6 @@ impl Process {
 
     /// Serving threads, and those of the process whose time says something.
     fn interesting(&self, asked: &Subject) -> Vec<u32> {
-        let serving = asked.tids.into_iter().filter(|tid| *tid != 0);
         let is_java = self.stats.values().any(|stat| named(stat, b"VM Thread"));
         let runtime = self
             .stats
@@ -243,7 +241,26 @@ impl Process {
             .filter(|(_, stat)| is_java && is_runtime(stat))
             .map(|(tid, _)| *tid)
             .take(RUNTIME);
-        serving.chain(runtime).collect()
+        self.serving(asked).into_iter().chain(runtime).collect()
+    }
+
+    /// The threads that serve the flow. Where none has touched it yet, since the daemon is younger
+    /// than the stall, what is true of all of a process's threads is true of that one: it is the
+    /// only one, or all are stopped.
+    fn serving(&self, asked: &Subject) -> Vec<u32> {
+        let known: Vec<u32> = asked.tids.into_iter().filter(|tid| *tid != 0).collect();
+        if !known.is_empty() {
+            return known;
+        }
+        let mut stats = self.stats.iter();
+        let of_all = self.stats.len() == 1 || stats.all(|(_, stat)| stat.doing == Doing::Stopped);
+        self.stats
+            .keys()
+            .copied()
+            .min()
+            .filter(|_| of_all)
+            .into_iter()
+            .collect()
     }
 
     fn whole_facts(&self, collected: &mut Collected) {
@@ -595,6 +612,41 @@ mod tests {
             look.ran_ns + look.waited_ns > look.over_ns * 7 / 10,
             "{look:?}"
         );
+    }
+
+    /// What is seen of another process's only thread, of which nothing is known.
+    fn of_another(stopped: bool) -> Option<ThreadLook> {
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("there is cat");
+        let pid = child.id();
+        if stopped {
+            // SAFETY: our own child.
+            unsafe { libc::kill(pid.cast_signed(), libc::SIGSTOP) };
+            while proc::stat(pid, None).is_some_and(|stat| stat.doing != Doing::Stopped) {
+                std::thread::yield_now();
+            }
+        }
+        let mut asked = asked(&[]);
+        asked.pid = pid;
+        let found = collect(&asked);
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+        found.thread(Part::Serving).copied()
+    }
+
+    #[test]
+    fn where_no_thread_is_known_a_stop_of_all_counts() {
+        let look = of_another(true).expect("its only thread");
+        assert_eq!(look.doing, Doing::Stopped);
+        let look = of_another(false).expect("its only thread");
+        assert_ne!(look.doing, Doing::Stopped);
+        // This process has several, none stopped.
+        let tid = thread(|| std::thread::park_timeout(Duration::from_secs(1)));
+        assert_ne!(tid, std::process::id());
+        assert_eq!(collect(&asked(&[])).thread(Part::Serving), None);
     }
 
     /// A POSIX mutex, whose owner sleeps.
