@@ -36,6 +36,8 @@ pub use walk::Problem;
 
 /// Files beyond this are no configuration.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Brackets beyond which a file is none.
+const MAX_GROUPS: usize = 10_000;
 
 /// Entries beyond this would make labels, and so the cost of being scraped, unbounded.
 pub const MAX_LEASES: usize = ENTRIES;
@@ -349,9 +351,22 @@ impl fmt::Display for ConfigErrors {
             if !problem.path.is_empty() {
                 write!(f, " {}:", problem.path)?;
             }
-            write!(f, " {}", problem.what)?;
+            write!(f, " {}", short(&problem.what))?;
         }
         Ok(())
+    }
+}
+
+/// What is quoted may be as long as the file: the middle is left out, the mend stands at the end.
+fn short(what: &str) -> std::borrow::Cow<'_, str> {
+    const HALF: usize = 300;
+    let head = what.char_indices().nth(HALF);
+    let tail = what.char_indices().nth_back(HALF);
+    match (head, tail) {
+        (Some((head, _)), Some((tail, _))) if head < tail => {
+            format!("{} … {}", &what[..head], &what[tail..]).into()
+        }
+        _ => what.into(),
     }
 }
 
@@ -449,6 +464,11 @@ fn read_file(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err("is larger than 1 MiB; a configuration is a few lines".to_owned());
     }
+    if let Some(line) = too_deep(&bytes) {
+        return Err(format!(
+            "line {line} opens more than {MAX_GROUPS} brackets in all; a file like this is not a configuration"
+        ));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..at]
@@ -457,6 +477,14 @@ fn read_file(path: &Path) -> Result<String, String> {
             .count();
         format!("line {line} is not UTF-8; save the file as UTF-8")
     })
+}
+
+/// The line of the bracket that is one too many. The reader of YAML looks at all open brackets with each
+/// further one, so that a file within [`MAX_FILE_BYTES`] could keep it busy for minutes.
+fn too_deep(bytes: &[u8]) -> Option<usize> {
+    let opens = |(_, byte): &(usize, &u8)| matches!(byte, b'[' | b'{');
+    let (at, _) = bytes.iter().enumerate().filter(opens).nth(MAX_GROUPS)?;
+    Some(1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::{
     netns::Netns,
     outbox::{Lost, Outbox},
     recorder::{self, Recorder},
+    rights::Loader,
     sinks::{
         events::{Attached, Refused, ScopeSaid, Started},
         metrics::Metrics,
@@ -47,6 +48,8 @@ pub struct Wishes {
     pub service: Service,
     /// A file for everything that is recorded.
     pub record_all: Option<PathBuf>,
+    /// Counts what the recorder could not keep.
+    pub records_lost: prometheus::IntCounter,
 }
 
 /// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
@@ -86,6 +89,7 @@ impl Daemon {
     pub fn start(
         config: &Config,
         wishes: &Wishes,
+        loader: Loader,
         outbox: Outbox,
         gauges: MetricGauges,
         control: Control<MetricGauges>,
@@ -99,7 +103,7 @@ impl Daemon {
             netns: number,
             ..options
         });
-        let mut kernel = options.as_ref().map(Kernel::load).transpose()?;
+        let mut kernel = options.map(|options| loader.load(options)).transpose()?;
         let capacity = wishes
             .kernel
             .as_ref()
@@ -314,6 +318,7 @@ fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<Recorder>
             .map(|recorder| (recorder.dir.clone(), recorder.keep_bytes)),
         all: wishes.record_all.clone(),
         kept_bytes: recorder::KEPT_BYTES,
+        lost: wishes.records_lost.clone(),
     };
     if plan.is_empty() {
         return None;

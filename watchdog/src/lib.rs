@@ -25,6 +25,7 @@ pub mod outbox;
 pub mod printable;
 pub mod recorder;
 pub mod reference;
+pub mod rights;
 pub mod run;
 pub mod sinks;
 pub mod test_alert;

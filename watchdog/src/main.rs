@@ -18,9 +18,11 @@ use watchdog::explain;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
 use watchdog::manual;
+use watchdog::memory;
 use watchdog::mute;
-use watchdog::outbox::outbox;
+use watchdog::outbox::{Lost, outbox};
 use watchdog::reference;
+use watchdog::rights::Loader;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
 use watchdog::tick::service::Service;
@@ -106,6 +108,13 @@ fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref())?;
+    // Before any other thread: those then never have the rights to load.
+    let loader = Loader::start()
+        .map_err(|error| Failure::Running(format!("no thread can be started: {error}")))?;
+    // Two daemons would overwrite what each other knows.
+    let _claimed = (!args.no_probes)
+        .then(|| memory::claim(&args.state_dir).map_err(Failure::Running))
+        .transpose()?;
     // Dropped last: the end of the daemon has its lines written.
     let _log = watchdog::log::start(verbose)
         .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
@@ -117,13 +126,13 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
-    let outcome = runtime.block_on(daemon(config, args));
+    let outcome = runtime.block_on(daemon(config, args, loader));
     // Not waited for: a hook's start may hang in the kernel for as long as a disk is frozen.
     runtime.shutdown_background();
     outcome
 }
 
-async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
+async fn daemon(config: Config, args: &RunArgs, loader: Loader) -> Result<(), Failure> {
     let prepared = prepare(
         &config,
         &args.state_dir,
@@ -132,6 +141,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     let (outbox, inbox) =
         outbox().map_err(|error| Failure::Running(format!("no outbox: {error}")))?;
     let (end, tick_ended) = oneshot::channel();
+    let metrics = Arc::clone(&prepared.metrics);
     let wishes = Wishes {
         kernel: (!args.no_probes).then(|| Options {
             btf: args.btf.clone(),
@@ -144,12 +154,13 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         state_dir: args.state_dir.clone(),
         service: Service::from_environment(),
         record_all: args.record_all.clone(),
+        records_lost: metrics.lost(Lost::Record),
     };
     let control = Control::default();
-    let metrics = Arc::clone(&prepared.metrics);
     let mut daemon = Daemon::start(
         &config,
         &wishes,
+        loader,
         outbox,
         daemon::gauges(&metrics, &config),
         control.clone(),

@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     fs, io,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -25,6 +26,8 @@ use watchdog_model::{
 
 use crate::tick::flows::{Flow, FlowTable};
 
+/// Locked by the daemon that keeps its memory here.
+const LOCK: &str = "lock";
 const FILE: &str = "flows.json";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -180,6 +183,33 @@ impl Slate {
 
 /// How often the writer looks for changes: what a kill loses at most.
 const WRITE_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Claims the directory for as long as the file is held; whatever ends the process gives it free. None: there is
+/// no such directory, or it cannot be locked, and nothing will be kept there.
+///
+/// # Errors
+/// Another daemon has it.
+pub fn claim(dir: &Path) -> Result<Option<fs::File>, String> {
+    let open = || {
+        fs::create_dir_all(dir)?;
+        let mut options = fs::OpenOptions::new();
+        // For nobody else: whoever may open it may lock it.
+        options.create(true).truncate(false).write(true).mode(0o600);
+        options.open(dir.join(LOCK))
+    };
+    let Ok(file) = open() else {
+        return Ok(None);
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Err(format!(
+            "state directory {shown}: another lease-watchdog is running with it; stop that one, or give this one a \
+             --state-dir and an http.listen of its own",
+            shown = dir.display()
+        )),
+        Err(fs::TryLockError::Error(_)) => Ok(None),
+    }
+}
 
 /// Starts the thread that writes the file whenever it has changed, until the process ends. It may
 /// hang with its disk; nobody waits for it.

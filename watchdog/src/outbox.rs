@@ -45,11 +45,14 @@ pub enum Lost {
     Request,
     /// Questions about a late lease's cause that found a queue full; they are asked again.
     Question,
+    /// Calls that the flight recorder could not keep: its queue was full, or too much waited for its disk
+    /// (then once for each file that lacks them).
+    Record,
 }
 
 impl Lost {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Note,
         Self::EventLine,
         Self::Alert,
@@ -60,6 +63,7 @@ impl Lost {
         Self::LogLine,
         Self::Request,
         Self::Question,
+        Self::Record,
     ];
 
     /// Its word in events and metrics.
@@ -76,6 +80,7 @@ impl Lost {
             Self::LogLine => "log_line",
             Self::Request => "request",
             Self::Question => "question",
+            Self::Record => "record",
         }
     }
 }

@@ -32,6 +32,9 @@ impl Daemon {
         let mut child = Command::new(PROGRAM)
             .args(["run", "--no-probes", "--events", "-", "--config"])
             .arg(config_in(&dir, config))
+            // The usual one is that of any daemon that runs on this machine.
+            .arg("--state-dir")
+            .arg(dir.path())
             .env_remove("RUST_LOG")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -43,6 +43,10 @@ pub struct Args {
     /// Strikes where a run with this seed struck
     #[arg(long)]
     seed: Option<u64>,
+    /// Records instead each fault into this folder: watchdog/tests/recordings, for the tests of the
+    /// pure code. A fault on which the daemon was wrong is played again, and not kept.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Tells the story of every sample that went wrong
     #[arg(long)]
     stories: bool,
@@ -66,6 +70,10 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
     if let Some(file) = &args.json {
         let file = path::absolute(file).with_context(|| format!("{}", file.display()))?;
         command.arg("--json").arg(file);
+    }
+    if let Some(dir) = &args.record {
+        let dir = path::absolute(dir).with_context(|| format!("{}", dir.display()))?;
+        command.arg("--record").arg(dir);
     }
     if let Some(seed) = args.seed {
         command.args(["--seed", &seed.to_string()]);

@@ -361,6 +361,20 @@ fn a_syntax_error_names_its_line() {
     assert!(!said.starts_with("x.yaml: "), "{said}");
 }
 
+/// The file's own text is quoted, but not all of it; the mend stays.
+#[test]
+fn a_long_value_is_not_quoted_whole() {
+    let said = said(&format!(
+        "http: {{ listen: \"{}\" }}\n",
+        "ä".repeat(100_000)
+    ));
+    assert!(
+        said.chars().count() < 1000 && said.contains(" … "),
+        "{said}"
+    );
+    assert!(said.starts_with("x.yaml:1: http.listen: "), "{said}");
+}
+
 #[test]
 fn mistakes_are_bounded() {
     let text: String = (0..2000).map(|n| format!("key{n}: 1\n")).collect();
@@ -392,6 +406,12 @@ fn files_that_cannot_be_obeyed_are_refused_in_one_line() {
     assert_eq!(
         load(&file),
         "FILE: is larger than 1 MiB; a configuration is a few lines"
+    );
+
+    fs::write(&file, format!("a: 1\nleases: {}\n", "[".repeat(500_000))).unwrap();
+    assert_eq!(
+        load(&file),
+        "FILE: line 2 opens more than 10000 brackets in all; a file like this is not a configuration"
     );
 
     fs::write(&file, "# fine\n").unwrap();

@@ -115,6 +115,14 @@ impl Activity {
         }
     }
 
+    /// Moves everything in time.
+    pub fn shift(&mut self, by: i64) {
+        for span in self.threads.iter_mut().flat_map(|thread| &mut thread.spans) {
+            span.first = span.first.plus(by);
+            span.last = span.last.plus(by);
+        }
+    }
+
     /// First and last line of all.
     #[must_use]
     pub fn range(&self) -> Option<(Wall, Wall)> {

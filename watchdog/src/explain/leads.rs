@@ -151,6 +151,17 @@ fn end(scene: &Scene, lapsed: &[Lapse], stalls: &[HostStall]) -> Option<(Wall, S
             "the floor: from then on it may be expired".to_owned(),
         ));
     }
+    // A recording that ends before: the floor that the daemon counted down to.
+    let floor = |event: &super::meaning::Event| {
+        let remaining = event.number("remaining_ns")?;
+        matches!(event.get("stage"), Some("at_risk" | "jeopardy")).then(|| event.at.plus(remaining))
+    };
+    if let Some(at) = scene.of(Meaning::Warned).filter_map(floor).min() {
+        return Some((
+            at,
+            "the floor that was counted down to: from then on it may be expired; no loss is recorded".to_owned(),
+        ));
+    }
     scene
         .of(Meaning::Jeopardy)
         .map(|event| event.at)

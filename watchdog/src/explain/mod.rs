@@ -8,6 +8,7 @@
 
 mod activity;
 mod causes;
+mod clocks;
 mod findings;
 mod html;
 mod incidents;
@@ -135,9 +136,15 @@ pub fn explain(args: &ExplainArgs) -> Result<Report> {
         .into_iter()
         .partition(|input| input.kind == readers::Kind::Recording);
     let mut logs = scan::scan(inputs, &patterns, args.timezone.as_deref())?;
-    for recording in &recordings {
-        recorded::add(&mut logs, recording)?;
+    let mut clocks = clocks::Clocks::default();
+    for input in &recordings {
+        let recording = crate::recorder::format::Recording::read(&input.path)?;
+        clocks.add(logs.sources.len(), &recording);
+        recorded::add(&mut logs, input, recording);
     }
+    logs.aliases = clocks.aliases();
+    let parties = parties::parties(&logs);
+    logs.clocks = clocks.settle(&mut logs, &parties);
     report_of(&logs, args.at.as_deref())
 }
 
@@ -240,6 +247,7 @@ fn assumptions(logs: &Logs) -> Vec<String> {
     if logs.sources.iter().any(recording) {
         said.push("recordings have their times in UTC".to_owned());
     }
+    said.extend(logs.clocks.iter().cloned());
     if logs.sources.iter().all(recording) {
         return said;
     }

@@ -39,6 +39,7 @@ pub fn parties(logs: &Logs) -> Vec<Party> {
         })
         .collect();
     by_grantor(logs, &mut parties);
+    by_node(logs, &addresses, &mut parties);
     // Two logs of one name: told apart by their directories.
     for place in 0..parties.len() {
         let same = parties
@@ -81,7 +82,7 @@ fn addresses(events: &[Event]) -> BTreeSet<String> {
 }
 
 /// Not the wildcard, not loopback.
-fn names_a_host(host: &str) -> bool {
+pub fn names_a_host(host: &str) -> bool {
     !host.is_empty()
         && !host.starts_with("127.")
         && !matches!(host, "0.0.0.0" | "::" | "::1" | "localhost")
@@ -139,6 +140,27 @@ fn host_in(head: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+/// A node that recorded is one host, by its name and by each of its addresses.
+fn by_node(logs: &Logs, spoken_of: &BTreeSet<String>, parties: &mut [Party]) {
+    for alias in &logs.aliases {
+        let spoken = alias
+            .addresses
+            .iter()
+            .find(|host| spoken_of.contains(*host));
+        let Some(address) = spoken.or(alias.addresses.first()) else {
+            continue;
+        };
+        for party in parties.iter_mut() {
+            if party.host == alias.name || alias.addresses.contains(&party.host) {
+                if party.host != *address {
+                    party.host_from = "its node's recording, which knows name and addresses";
+                }
+                party.host.clone_from(address);
+            }
+        }
+    }
 }
 
 /// The only log that expires leases is that of the host that the holders' renewals go to.

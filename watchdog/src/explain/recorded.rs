@@ -2,7 +2,6 @@
 //!
 //! In: a recording. Out: one source and its events. Never: a judgement of its own; `--replay` is for that.
 
-use anyhow::Result;
 use watchdog_model::causes::{Fact, Side};
 use watchdog_model::leases::note::{Note, Outcome, Stage, Subject, Transition};
 use watchdog_model::leases::observation::Role;
@@ -19,11 +18,7 @@ use crate::sinks::events::Renderer;
 use crate::sinks::words;
 
 /// Adds a recording to the logs.
-///
-/// # Errors
-/// As [`Recording::read`].
-pub fn add(logs: &mut Logs, input: &Input) -> Result<()> {
-    let recording = Recording::read(&input.path)?;
+pub fn add(logs: &mut Logs, input: &Input, recording: Recording) {
     let number = logs.sources.len();
     let mut telling = Telling {
         renderer: Renderer::new(
@@ -56,7 +51,6 @@ pub fn add(logs: &mut Logs, input: &Input) -> Result<()> {
     logs.events.extend(telling.events);
     logs.events
         .sort_by_key(|event| (event.at, event.source, event.place));
-    Ok(())
 }
 
 /// One line for each note, for `--replay`.
@@ -185,6 +179,9 @@ impl Telling {
             Outcome::Expired => (Meaning::SessionExpired, "expired"),
         };
         fields.push(("stage".to_owned(), stage.to_owned()));
+        if let Some(remaining_ns) = said.remaining_ns {
+            fields.push(("remaining_ns".to_owned(), remaining_ns.to_string()));
+        }
         self.put(now, meaning, fields, summary);
     }
 

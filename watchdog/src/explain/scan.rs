@@ -11,6 +11,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::activity::Activity;
+use super::clocks::Alias;
 use super::input::{Input, Series, blocks, open, progress};
 use super::meaning::{Event, Meaning};
 use super::patterns::{Fields, Pattern, Patterns, Search};
@@ -77,6 +78,10 @@ pub struct Logs {
     pub zone: Zone,
     /// What the years that are not written are known from.
     pub years: Years,
+    /// What the nodes that recorded are called.
+    pub aliases: Vec<Alias>,
+    /// What is known of their clocks.
+    pub clocks: Vec<String>,
 }
 
 /// What years that are not written are known from.
@@ -113,6 +118,8 @@ pub fn scan(inputs: Vec<Input>, patterns: &Patterns, timezone: Option<&str>) -> 
         events: Vec::new(),
         zone: calendar.zone.clone(),
         years,
+        aliases: Vec::new(),
+        clocks: Vec::new(),
     };
     for (series, files) in groups {
         bar.set_message(series.stem.clone());

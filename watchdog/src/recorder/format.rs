@@ -8,10 +8,11 @@
 //! [`VERSION`], and a recording of another version is refused by number.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 use watchdog_model::leases::note::{LeaseHandle, LeaseId};
 use watchdog_model::leases::observation::{FlowObservation, Role};
@@ -26,6 +27,9 @@ pub const MAGIC: &[u8; 8] = b"lwrecord";
 pub const VERSION: u16 = 2;
 /// A frame above this is no frame: blocks are closed far below.
 const MOST_BYTES: u32 = 16 << 20;
+
+/// How gzip begins: a recording that was packed to be kept or sent is read as it is.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 const HEADER: u8 = b'H';
 const CONTEXT: u8 = b'C';
@@ -98,6 +102,12 @@ impl BlockWriter {
     #[must_use]
     pub const fn first(&self) -> Option<Mono> {
         self.first
+    }
+
+    /// How many are in it.
+    #[must_use]
+    pub const fn calls(&self) -> u32 {
+        self.calls
     }
 
     /// Bytes so far, not compressed.
@@ -207,15 +217,24 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Reads a file up to the last whole frame.
+    /// Reads a file, gzip or not, up to the last whole frame.
     ///
     /// # Errors
     /// It cannot be opened, is no recording, is of another version, or breaks before its first block.
     pub fn read(path: &Path) -> Result<Self> {
         let file =
             File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-        Self::from_reader(BufReader::with_capacity(1 << 20, file))
-            .with_context(|| path.display().to_string())
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let packed = file
+            .fill_buf()
+            .with_context(|| path.display().to_string())?
+            .starts_with(&GZIP);
+        if packed {
+            Self::from_reader(MultiGzDecoder::new(file))
+        } else {
+            Self::from_reader(file)
+        }
+        .with_context(|| path.display().to_string())
     }
 
     /// The same from anything.

@@ -96,6 +96,8 @@ pub struct Plan {
     pub all: Option<PathBuf>,
     /// Bytes of memory for the last minutes, compressed; [`KEPT_BYTES`] unless for a test.
     pub kept_bytes: usize,
+    /// Counts calls that could not be kept.
+    pub lost: prometheus::IntCounter,
 }
 
 impl Plan {
@@ -110,6 +112,8 @@ pub(crate) struct Shared {
     queue: ArrayQueue<Stamped>,
     /// Calls that found it full and are not yet said.
     lost: AtomicU64,
+    /// All of them, and those that the disk could not take.
+    lost_in_all: prometheus::IntCounter,
     /// Set to end it.
     stop: AtomicBool,
     /// Set by SIGUSR1: write now.
@@ -119,6 +123,16 @@ pub(crate) struct Shared {
     jobs: writer::Jobs,
     done: Mutex<bool>,
     done_told: Condvar,
+}
+
+impl Shared {
+    /// Gives the writer something to do, or counts what it has no room for.
+    fn write(&self, job: writer::Job) {
+        let calls = job.calls();
+        if !self.jobs.put(job) {
+            self.lost_in_all.inc_by(calls);
+        }
+    }
 }
 
 /// The tick's end. Cloned for whoever ends it.
@@ -137,6 +151,7 @@ impl Recorder {
         let shared = Arc::new(Shared {
             queue: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
+            lost_in_all: plan.lost.clone(),
             stop: AtomicBool::new(false),
             asked: Arc::default(),
             settings: Mutex::default(),
@@ -169,6 +184,7 @@ impl Recorder {
     pub fn put(&self, at: Mono, op: Op) {
         if self.shared.queue.push((at, op)).is_err() {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.lost_in_all.inc();
         }
     }
 

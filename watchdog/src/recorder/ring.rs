@@ -86,7 +86,7 @@ pub(super) fn run(shared: &Shared, plan: &Plan, header: Header) {
         }
         ring.turn(shared, now, stop);
         if stop {
-            shared.jobs.put(Job::End);
+            shared.write(Job::End);
             return;
         }
         std::thread::park_timeout(LOOK);
@@ -122,11 +122,11 @@ impl Ring {
         let empty = Context::default();
         if self.to_all {
             let bytes = beginning(&self.header("all", false), &empty);
-            shared.jobs.put(Job::Open(Target::All, bytes.into()));
+            shared.write(Job::Open(Target::All, bytes.into()));
         }
         if self.to_dir {
             let bytes = beginning(&self.header("rolling", true), &empty);
-            shared.jobs.put(Job::Open(Target::Rolling, bytes.into()));
+            shared.write(Job::Open(Target::Rolling, bytes.into()));
         }
     }
 
@@ -173,33 +173,31 @@ impl Ring {
         }
         if let Some(thin) = &mut self.thin
             && (old(&thin.block) || thin.block.len() >= BLOCK_BYTES)
+            && let calls = thin.block.calls()
             && let Some(bytes) = thin.block.close(wall_less_mono(now))
         {
-            shared.jobs.put(Job::Append(Target::Rolling, bytes.into()));
+            shared.write(Job::Append(Target::Rolling, bytes.into(), calls));
         }
         if stop {
             self.dump(shared, "exit", now);
         }
         if self.hot_until.is_some_and(|until| stop || now >= until) {
             self.hot_until = None;
-            shared.jobs.put(Job::Close(Target::Incident));
+            shared.write(Job::Close(Target::Incident));
         }
     }
 
     fn close(&mut self, shared: &Shared, now: Mono) {
+        let calls = self.full.calls();
         let Some(bytes) = self.full.close(wall_less_mono(now)) else {
             return;
         };
         let block: Arc<[u8]> = bytes.into();
         if self.to_all {
-            shared
-                .jobs
-                .put(Job::Append(Target::All, Arc::clone(&block)));
+            shared.write(Job::Append(Target::All, Arc::clone(&block), calls));
         }
         if self.hot_until.is_some() {
-            shared
-                .jobs
-                .put(Job::Append(Target::Incident, Arc::clone(&block)));
+            shared.write(Job::Append(Target::Incident, Arc::clone(&block), calls));
         }
         if !self.to_dir {
             return;
@@ -250,7 +248,7 @@ impl Ring {
         for block in &self.blocks {
             bytes.extend_from_slice(block);
         }
-        shared.jobs.put(Job::Open(Target::Incident, bytes.into()));
+        shared.write(Job::Open(Target::Incident, bytes.into()));
     }
 
     fn context(&self) -> Context {

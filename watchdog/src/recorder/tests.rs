@@ -280,11 +280,16 @@ proptest! {
     }
 }
 
+fn counter() -> prometheus::IntCounter {
+    prometheus::IntCounter::new("lost", "lost").unwrap()
+}
+
 fn recorder(dir: Option<&Path>, all: Option<&Path>) -> Recorder {
     let plan = Plan {
         dir: dir.map(|dir| (dir.to_owned(), 64 << 20)),
         all: all.map(Path::to_owned),
         kept_bytes: super::KEPT_BYTES,
+        lost: counter(),
     };
     Recorder::start(plan, header()).unwrap()
 }
@@ -383,6 +388,7 @@ fn a_long_life_before_the_incident_is_folded_and_replay_says_the_same_of_the_inc
         dir: Some((dir.path().to_owned(), 64 << 20)),
         all: None,
         kept_bytes: 64 << 10,
+        lost: counter(),
     };
     let recorder = Recorder::start(plan, header()).unwrap();
     put_all(&recorder, &told);
@@ -452,6 +458,18 @@ fn a_full_queue_is_counted_and_said_in_the_recording() {
     }
     assert!(lost > 0);
     assert_eq!(kept + lost, 4 * super::QUEUE as u64);
+    assert_eq!(recorder.shared.lost_in_all.get(), lost);
+}
+
+/// /dev/full takes nothing: every call is lost, and counted.
+#[test]
+fn what_the_disk_does_not_take_is_counted() {
+    let recorder = recorder(None, Some(Path::new("/dev/full")));
+    let told = story(1, 2, 4);
+    put_all(&recorder, &told);
+    assert!(recorder.finish(Duration::from_secs(20)));
+    // The file's beginning counts for one.
+    assert_eq!(recorder.shared.lost_in_all.get(), told.len() as u64 + 1);
 }
 
 #[test]
@@ -465,6 +483,7 @@ fn the_oldest_incidents_make_room() {
         dir: Some((dir.path().to_owned(), 8 << 20)),
         all: None,
         kept_bytes: super::KEPT_BYTES,
+        lost: counter(),
     };
     let recorder = Recorder::start(plan, header()).unwrap();
     put_all(&recorder, &story(1, 2, 12));

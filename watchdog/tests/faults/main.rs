@@ -9,6 +9,7 @@
 mod controls;
 mod families;
 mod fault;
+mod record;
 mod report;
 mod rig;
 mod sample;
@@ -22,6 +23,9 @@ mod starved;
 )]
 #[path = "../stories/harness/mod.rs"]
 mod harness;
+
+#[path = "../recordings/case.rs"]
+mod case;
 
 use clap::Parser as _;
 use fault::Fault;
@@ -57,6 +61,9 @@ struct Args {
     /// Measures instead how long a warning takes to leave a starved node, in so many rounds
     #[arg(long, value_name = "ROUNDS")]
     starved: Option<usize>,
+    /// Records instead each fault into this folder, for the tests of the pure code
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Tells the story of every sample that went wrong
     #[arg(long)]
     stories: bool,
@@ -75,7 +82,10 @@ fn main() -> ExitCode {
         .into_iter()
         .filter(|fault| {
             wanted(&args, fault.name)
-                && (args.runs.is_some() || fault.short > 0 || !args.only.is_empty())
+                && (args.runs.is_some()
+                    || args.record.is_some()
+                    || fault.short > 0
+                    || !args.only.is_empty())
         })
         .collect();
     let controls: Vec<&controls::Control> = controls::ALL
@@ -109,7 +119,18 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
+    if let Some(dir) = &args.record {
+        return record(&faults, dir);
+    }
     run(&args, &faults, &controls)
+}
+
+fn record(faults: &[&Fault], dir: &std::path::Path) -> ExitCode {
+    rig::random::seed(harness::clock::wall_us().unsigned_abs());
+    let failures = record::all(faults, dir);
+    let mut tally = Tally::default();
+    tally.add("recordings", failures);
+    tally.conclude()
 }
 
 fn starved(rounds: usize, page: Option<&std::path::Path>) -> ExitCode {

@@ -5,6 +5,7 @@ use crate::harness::clock::{self, SECOND};
 use crate::harness::daemon::{Daemon, Home};
 use crate::harness::event::Event;
 use crate::harness::zookeeper::{Listen, TICK_US, ZooKeeper};
+use crate::record;
 use crate::rig::random;
 use crate::rig::victim::Victim;
 use crate::sample::{Harm, Sample};
@@ -45,7 +46,14 @@ impl Scene {
             ports.push(server.port());
         }
         let home = Home::watching(&ports, "");
-        let daemon = Daemon::start(&home);
+        let mut command = home.command();
+        if let Some(file) = record::next_file() {
+            command.arg("--record-all").arg(file);
+        }
+        let daemon = Daemon::launch(command);
+        daemon.wait_for("`started`", Duration::from_secs(30), |event| {
+            event.is("started")
+        });
         Self {
             server,
             daemon,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 #[expect(dead_code, reason = "the kernel's tests ask more of it")]
 #[path = "../kernel/hung_disk.rs"]
-mod hung_disk;
+pub mod hung_disk;
 use hung_disk::HungDisk;
 
 const SOON: Duration = Duration::from_secs(20);

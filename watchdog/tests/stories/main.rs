@@ -29,6 +29,7 @@ mod paths;
 mod prometheus;
 mod protocols;
 mod recorder;
+mod rights;
 mod scope;
 mod seen;
 mod server_restart;

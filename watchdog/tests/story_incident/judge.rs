@@ -89,6 +89,7 @@ pub fn complaints(told: &Told) -> Vec<String> {
     );
     quiet_before(told, &mut check);
     in_scope(told, &mut check);
+    complaints.extend(crate::black_box::complaints(&told.explained, &told.device));
     complaints
 }
 

@@ -6,6 +6,7 @@
 //! the stories. Needs root, Debian's packages (`cargo xtask setup`) and a built daemon, as they do. A
 //! program of its own and not of libtest: it becomes its own servers, clients and dead man's switch.
 
+mod black_box;
 mod judge;
 mod network;
 mod play;
@@ -53,7 +54,11 @@ fn main() -> ExitCode {
     } else {
         catch_unwind(|| match play::play() {
             Ok(told) => {
-                print!("{}", timeline::text(&told));
+                print!(
+                    "{}{}",
+                    timeline::text(&told),
+                    black_box::text(&told.explained)
+                );
                 judge::complaints(&told)
             }
             Err(reason) => {
@@ -106,7 +111,11 @@ fn conclude(told: &play::Told, words: &[String]) -> ExitCode {
     if words.iter().any(|word| word == "--json") {
         print!("{}", timeline::json(told));
     } else {
-        print!("{}", timeline::text(told));
+        print!(
+            "{}{}",
+            timeline::text(told),
+            black_box::text(&told.explained)
+        );
     }
     let complaints = judge::complaints(told);
     for complaint in &complaints {

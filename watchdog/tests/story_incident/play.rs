@@ -1,6 +1,7 @@
 //! The play itself. Out: everything that was said, by the programs, by ZooKeeper's log and by the
 //! daemons, on one clock. Never: a judgement; and nothing is left behind.
 
+use crate::black_box::{self, BlackBox};
 use crate::harness::clock::{self, SECOND};
 use crate::harness::daemon::{Daemon, Home};
 use crate::harness::event::Event;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// The node that the server runs on, a chunk server beside it.
 pub const SERVER_NODE: u8 = 161;
+/// A node with a holder alone.
+const HOLDER_NODE: u8 = 162;
 /// The machine itself, where ZooKeeper runs.
 pub const MACHINE: u8 = 1;
 /// For so long the disk hangs.
@@ -66,6 +69,8 @@ pub struct Told {
     pub chunks: Vec<(u8, Vec<Said>)>,
     /// What each daemon said, that of the server's node first.
     pub daemons: Vec<Watched>,
+    /// What `explain` says of the recordings of the server's node, killed in the middle, and a holder's.
+    pub explained: serde_json::Value,
     /// Addresses of the nodes, to tell whose is whose.
     pub addresses: Vec<(u8, String)>,
 }
@@ -204,6 +209,11 @@ pub fn play() -> Result<Told, String> {
         .iter()
         .map(|(node, home)| (*node, Daemon::start(home)))
         .collect();
+    let [of_server, of_holder] = [SERVER_NODE, HOLDER_NODE].map(|node| {
+        let netns = network.path(node);
+        let name = black_box::NAMES[usize::from(node != SERVER_NODE)];
+        BlackBox::start(name, &config(meta_port, zookeeper.port(), &netns))
+    });
     let log = disk.mount().join("meta.log").display().to_string();
     let quorum = format!("{}:{}", network.machine(), zookeeper.port());
     let meta = Actor::start(&network, SERVER_NODE, &["meta", &service, &quorum, &log]);
@@ -219,7 +229,7 @@ pub fn play() -> Result<Told, String> {
         })
         .collect();
     see_all(&daemons, &chunks, &session);
-    let hang_us = hang(&disk, &meta, &chunks);
+    let (hang_us, of_server) = hang(&disk, &meta, &chunks, || of_server.kill());
     // All is well again: each chunk server is back, with its lease.
     for (_, chunk) in &chunks {
         let lost = chunk
@@ -230,6 +240,11 @@ pub fn play() -> Result<Told, String> {
         chunk.wait(lost.unwrap_or(0), "answered");
     }
     clock::observe_for(Duration::from_secs(2));
+    let of_holder = of_holder.end();
+    let recordings: Vec<_> = [&of_server, &of_holder]
+        .into_iter()
+        .filter_map(black_box::Killed::recording)
+        .collect();
     let id = parse_id(&session).expect("an id");
     let expired = zookeeper.expiries().into_iter().find(|(of, _)| *of == id);
     let addresses = NODES
@@ -256,6 +271,7 @@ pub fn play() -> Result<Told, String> {
                 events: daemon.events_since(0),
             })
             .collect(),
+        explained: black_box::explain(&recordings),
         addresses,
     })
 }
@@ -294,7 +310,14 @@ fn see_all(daemons: &[(u8, Daemon)], chunks: &[(u8, Actor)], session: &str) {
 }
 
 /// Hangs the disk for its time, and waits until the server has expired what it then expires.
-fn hang(disk: &HungDisk, meta: &Actor, chunks: &[(u8, Actor)]) -> (i64, i64) {
+///
+/// In the middle of it something else happens too.
+fn hang<T>(
+    disk: &HungDisk,
+    meta: &Actor,
+    chunks: &[(u8, Actor)],
+    middle: impl FnOnce() -> T,
+) -> ((i64, i64), T) {
     // Not this second's renewals but the next: they must not be half done.
     let renewals_us = (clock::now_us() / RENEW_US + 1) * RENEW_US;
     clock::observe_until(renewals_us + AFTER_RENEWALS_US);
@@ -311,6 +334,8 @@ fn hang(disk: &HungDisk, meta: &Actor, chunks: &[(u8, Actor)]) -> (i64, i64) {
     let mark = meta.said.len();
     let hanging = disk.hang();
     let since_us = hanging.since_us;
+    clock::observe_until(since_us + HANG_US - 3 * SECOND);
+    let made = middle();
     clock::observe_until(since_us + HANG_US);
     drop(hanging);
     let over_us = clock::now_us();
@@ -324,5 +349,5 @@ fn hang(disk: &HungDisk, meta: &Actor, chunks: &[(u8, Actor)]) -> (i64, i64) {
         "the server did not expire its leases: {:?}",
         meta.said.since(mark)
     );
-    (since_us, over_us)
+    ((since_us, over_us), made)
 }

@@ -40,10 +40,21 @@ impl Drop for Daemon {
 impl Daemon {
     /// Starts it on a port; gives it when it says `started`.
     pub fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
+        Self::start_with(binary, home, port, sessions, "")
+    }
+
+    /// The same with more sections in its configuration.
+    pub fn start_with(
+        binary: &Path,
+        home: &Path,
+        port: u16,
+        sessions: usize,
+        more: &str,
+    ) -> Result<Self> {
         let config = home.join("watchdog.yaml");
         let text = format!(
             "leases: [{{ name: zookeeper, protocol: zookeeper, ports: [{port}] }}]\n\
-             http: {{ listen: \"127.0.0.1:0\" }}\n"
+             http: {{ listen: \"127.0.0.1:0\" }}\n{more}"
         );
         fs::write(&config, text)?;
         let mut command = Command::new(binary);
@@ -86,6 +97,14 @@ impl Daemon {
         Ok(text)
     }
 
+    /// What was lost of this.
+    pub fn lost(&self, what: &str) -> Result<u64> {
+        let metrics = self.metrics()?;
+        let head = format!("lease_watchdog_lost_total{{what=\"{what}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&head));
+        Ok(line.context("lost_total")?.parse()?)
+    }
+
     /// Leases of both roles, by stage: all, and those that are not healthy.
     fn leases(&self) -> Result<(f64, f64)> {
         let metrics = self.metrics()?;
@@ -102,7 +121,8 @@ impl Daemon {
         ))
     }
 
-    fn wait_for_leases(&self, count: usize) -> Result<()> {
+    /// Waits until so many are seen.
+    pub fn wait_for_leases(&self, count: usize) -> Result<()> {
         self.wait_until(&format!("{count} leases"), |(seen, _)| {
             seen as usize >= count
         })
@@ -123,7 +143,7 @@ impl Daemon {
     }
 
     /// Share of a core that it uses over a window.
-    fn cpu_share(&self) -> Result<f64> {
+    pub fn cpu_share(&self) -> Result<f64> {
         let (cpu, at) = (self.cpu()?, clock());
         wait(WINDOW);
         let used = self.cpu()?.saturating_sub(cpu).as_nanos() as f64;
@@ -141,7 +161,7 @@ impl Daemon {
         Ok(Duration::from_nanos(all))
     }
 
-    fn resident_mib(&self) -> Result<f64> {
+    pub fn resident_mib(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
@@ -161,7 +181,7 @@ impl Daemon {
     }
 
     /// Upper bounds, in milliseconds, under which this share of the ticks was late.
-    fn tick_late_ms(&self, shares: [f64; 2]) -> Result<[f64; 2]> {
+    pub fn tick_late_ms(&self, shares: [f64; 2]) -> Result<[f64; 2]> {
         let metrics = self.metrics()?;
         let buckets: Vec<(f64, f64)> = metrics
             .lines()

@@ -8,6 +8,7 @@ mod frames;
 mod peers;
 mod programs;
 mod protocols;
+mod recorder;
 mod sessions;
 mod table;
 mod work;
@@ -37,6 +38,9 @@ struct Args {
         default_value = "0,50,100,1000,5000,10000"
     )]
     sessions: Vec<usize>,
+    /// Measures what the flight recorder costs, and nothing else
+    #[arg(long)]
+    recorder_only: bool,
     /// Leaves the daemon out
     #[arg(long)]
     programs_only: bool,
@@ -49,6 +53,9 @@ fn main() -> Result<()> {
     }
     let args = Args::parse();
     println!("{}", table::machine());
+    if args.recorder_only {
+        return recorder::measure(&args.daemon);
+    }
     let (over_ns, empty_ns) = programs::measure(&args.empty, args.rounds)?;
     protocols::measure(&args.empty, args.rounds)?;
     if args.programs_only {
@@ -57,5 +64,6 @@ fn main() -> Result<()> {
     peers::measure_programs(over_ns, empty_ns)?;
     peers::measure(&args.daemon)?;
     daemon::measure(&args.daemon, &args.sessions)?;
+    recorder::measure(&args.daemon)?;
     Ok(())
 }
