@@ -127,7 +127,7 @@ fn in_real_time() {
             .to_string_lossy()
             .parse()
             .expect("a thread's id");
-        let priority = libc::sched_param { sched_priority: 3 };
+        let priority = libc::sched_param { sched_priority: 11 };
         let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
         // SAFETY: a valid structure; the thread is one of this process.
         let status = unsafe { libc::sched_setscheduler(tid, policy, &raw const priority) };
@@ -189,7 +189,7 @@ pub fn run(rounds: usize) -> Result<(String, bool), String> {
     let disk = HungDisk::create("defaults");
     let port = free_port();
     let server = SocketAddr::from(([127, 0, 0, 1], port));
-    let inside = ["chrt", "-f", "2"];
+    let inside = ["chrt", "-f", "10"];
     let words = ["grantor", &server.to_string(), &T.as_millis().to_string()].map(str::to_owned);
     let grantor = Program::start(&inside, &words, "grantor");
     grantor.wait_long("listening");
