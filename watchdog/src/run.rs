@@ -315,14 +315,13 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
 }
 
 /// Takes messages in, by pieces: between them others of this thread work, and the node's. What they
-/// mean together is said after the first piece, for that is when an alert is due, and then after as
-/// much again.
+/// mean together is said after the first piece, for that is when an alert is due, and at the end.
 async fn take_in(dispatch: &mut Dispatch, messages: &[Stamped], pace: &mut Pace) {
     let mut pieces = 0_u32;
     for message in messages {
         if pace.rest_is_due() {
             pieces += 1;
-            if pieces.is_power_of_two() {
+            if pieces == 1 {
                 dispatch.settle();
             }
             tokio::time::sleep(REST).await;
