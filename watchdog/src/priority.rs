@@ -22,6 +22,9 @@ const RUNAWAY_US: libc::rlim_t = 500_000;
 /// The shortest slice that the fair scheduler takes (sched_setattr(2)), ns.
 const SLICE_NS: u64 = 100_000;
 
+/// SCHED_FLAG_RESET_ON_FORK (uapi/linux/sched.h): what it starts has no such nice value.
+const RESET_ON_FORK: u64 = 1;
+
 /// What a thread is for, the most urgent last; as SCHED_FIFO priorities 1 to 3, below every other
 /// use of real time on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +80,7 @@ fn place(priority: Priority, flags: libc::c_int) -> Granted {
     guard();
     if real_time(libc::SCHED_FIFO | flags, priority).is_ok() {
         Granted::RealTime
-    } else if fair(-20, SLICE_NS).is_ok() || nice(-20).is_ok() {
+    } else if fair(-20, SLICE_NS, 0).is_ok() || nice(-20).is_ok() {
         Granted::Nice
     } else {
         Granted::Normal
@@ -87,7 +90,7 @@ fn place(priority: Priority, flags: libc::c_int) -> Granted {
 /// Makes the calling thread one like any other.
 pub fn leave() {
     // A refusal leaves what there was, which was no more.
-    let _ = fair(0, 0).or_else(|_| nice(0));
+    let _ = fair(0, 0, 0).or_else(|_| nice(0));
 }
 
 /// In a hook's process, before its program begins: in real time, or as any program runs. What it
@@ -104,7 +107,7 @@ pub fn as_hook(in_real_time: bool) {
         guard();
         // By turns: hooks that compute do so in slices.
         let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
-        let _ = real_time(policy, Priority::Hook);
+        let _ = real_time(policy, Priority::Hook).or_else(|_| fair(-20, SLICE_NS, RESET_ON_FORK));
     }
 }
 
@@ -140,11 +143,11 @@ struct SchedAttr {
 }
 
 /// The fair scheduler, with a slice (ns; 0: the usual one; older kernels know none).
-fn fair(nice: i32, slice_ns: u64) -> io::Result<()> {
+fn fair(nice: i32, slice_ns: u64, flags: u64) -> io::Result<()> {
     let attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: libc::SCHED_OTHER.unsigned_abs(),
-        flags: 0,
+        flags,
         nice,
         priority: 0,
         runtime: slice_ns,
