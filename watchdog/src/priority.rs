@@ -96,18 +96,24 @@ pub fn leave() {
 /// In a hook's process, before its program begins: in real time, or as any program runs. What it
 /// starts itself is never in real time. Only system calls, which take no lock and no memory.
 pub fn as_hook(in_real_time: bool) {
+    if in_real_time {
+        guard();
+        // By turns: hooks that compute do so in slices.
+        let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+        let nice = || fair(-20, SLICE_NS, RESET_ON_FORK);
+        if real_time(policy, Priority::Hook)
+            .or_else(|_| nice())
+            .is_ok()
+        {
+            return;
+        }
+    }
     let normal = libc::sched_param { sched_priority: 0 };
     // SAFETY: plain system calls on the calling thread; `normal` lives across the call. Where they
     // fail the hook runs at the priority it has, which is no reason not to run it.
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const normal);
         libc::setpriority(libc::PRIO_PROCESS, 0, 0);
-    }
-    if in_real_time {
-        guard();
-        // By turns: hooks that compute do so in slices.
-        let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
-        let _ = real_time(policy, Priority::Hook).or_else(|_| fair(-20, SLICE_NS, RESET_ON_FORK));
     }
 }
 

@@ -135,8 +135,9 @@ fn daemon_on(disk: &Path, port: u16, pager: &Pager, allowed: Allowed) -> Daemon 
     let mut command = match allowed {
         Allowed::RealTime => Command::new(&binary),
         Allowed::NiceOnly => {
-            let mut command = Command::new("prlimit");
-            command.args(["--rtprio=0", "--nice=40", "setpriv", "--inh-caps=-sys_nice"]);
+            // What it has it may keep.
+            let mut command = Command::new("nice");
+            command.args(["-n", "-20", "setpriv", "--inh-caps=-sys_nice"]);
             command
                 .args(["--bounding-set=-sys_nice", "--"])
                 .arg(&binary);
@@ -373,7 +374,7 @@ pub fn page(rounds: usize, made: &str, measured: &Measured) -> String {
          at nice −20 on two CPUs; a memory cgroup of 64 MiB of which 56 are held, that reads 160 MiB again \
          and again; and \
          the disk with the daemon's binary, configuration and state hung. What the load did: {load}.\n\n\
-         *Real time refused*: without CAP_SYS_NICE, RLIMIT_RTPRIO 0, RLIMIT_NICE 40. The daemon says so \
+         *Real time refused*: started at nice −20 without CAP_SYS_NICE. The daemon says so \
          in its log and as `priority` in `started`.\n\n{table}"
     )
 }

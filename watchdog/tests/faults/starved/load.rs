@@ -47,7 +47,6 @@ impl Load {
         let folder = tempfile::tempdir().expect("a folder");
         let files = folder.path().display();
         let mut children = vec![
-            shell(&format!("exec {binary} crowd 300")),
             shell(&format!("exec {binary} switches 16")),
             shell(&format!("exec {binary} fsyncs {files}/a 4")),
         ];
@@ -61,6 +60,8 @@ impl Load {
             )));
             group
         });
+        // Last: under it nothing more would start.
+        children.push(shell(&format!("exec {binary} crowd 300")));
         let pids: Vec<String> = children
             .iter()
             .map(|child| child.pid().to_string())
