@@ -369,7 +369,7 @@ pub fn page(rounds: usize, made: &str, measured: &Measured) -> String {
          computed from the holder's own stamps and the moment at which it was stopped (SIGSTOP, at a \
          random moment of its cycle; T = 6 s): `late` 1 s after the stop, `at_risk` also T/3 after \
          the last answered ping. Promised: 150 ms, 99 of 100, wherever real-time priority is granted.\n\n\
-         *Starved*: 300 computing threads, 32 that do nothing but wake each other (with the shortest \
+         *Starved*: 300 computing threads, 128 that do nothing but wake each other (with the shortest \
          slice that the scheduler knows) and four that fsync, all \
          at nice −20 on two CPUs; a memory cgroup of 64 MiB of which 56 are held, that reads 160 MiB again \
          and again; and \

@@ -75,7 +75,8 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn metrics(&self) -> Result<String> {
+    /// Its metrics page.
+    pub fn metrics(&self) -> Result<String> {
         let mut stream = TcpStream::connect(&self.http)?;
         write!(
             stream,
@@ -131,7 +132,7 @@ impl Daemon {
     }
 
     /// CPU time of all its threads so far.
-    fn cpu(&self) -> Result<Duration> {
+    pub fn cpu(&self) -> Result<Duration> {
         let mut all = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
@@ -222,8 +223,19 @@ fn measure_late(binary: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Measures and prints.
-pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
+/// What the daemon took with so many leases.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Leases, of both ends.
+    pub leases: usize,
+    /// Percent of a core.
+    pub cpu_percent: f64,
+    /// Resident memory, MiB.
+    pub resident_mib: f64,
+}
+
+/// Measures and prints; gives what it found.
+pub fn measure(binary: &Path, counts: &[usize]) -> Result<Vec<Size>> {
     println!(
         "\nDaemon, by sessions (each seen at both of its ends); CPU in percent of a core over \
          {} s, tick lateness by the upper bound of its bucket",
@@ -233,7 +245,7 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         "{:>8} {:>8} {:>10} {:>8} {:>8} {:>12} {:>12}  targets: CPU, RSS",
         "sessions", "leases", "unhealthy", "CPU %", "RSS MiB", "late p50 ms", "late p99 ms"
     );
-    let (mut starts, mut scrapes) = (Vec::new(), Vec::new());
+    let (mut starts, mut scrapes, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
     for &count in counts {
         let mut sessions = Sessions::serve()?;
         let home = tempfile::tempdir()?;
@@ -248,6 +260,11 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         let [p50, p99] = daemon.tick_late_ms([0.5, 0.99])?;
         let (leases, unhealthy) = daemon.leases()?;
         scrapes.push(daemon.scrape_ms()?);
+        sizes.push(Size {
+            leases: count * 2,
+            cpu_percent: share,
+            resident_mib: resident,
+        });
         let verdicts = targets(count * 2).map_or_else(
             || "none for so many".to_owned(),
             |(cpu, rss)| {
@@ -277,5 +294,6 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         all.join(", "),
         verdict(worst, 50.0)
     );
-    measure_late(binary)
+    measure_late(binary)?;
+    Ok(sizes)
 }

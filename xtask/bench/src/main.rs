@@ -3,12 +3,15 @@
 //! In: the daemon's binary, an object of empty programs. Out: tables on standard output, each
 //! target with its figure, met or missed. A missed target is a result and no failure.
 
+mod churn;
 mod daemon;
 mod frames;
+mod growth;
 mod peers;
 mod programs;
 mod sessions;
 mod table;
+mod ticks;
 mod work;
 
 use std::path::PathBuf;
@@ -54,6 +57,16 @@ fn main() -> Result<()> {
     }
     peers::measure_programs(over_ns, empty_ns)?;
     peers::measure(&args.daemon)?;
-    daemon::measure(&args.daemon, &args.sessions)?;
+    let sizes = daemon::measure(&args.daemon, &args.sessions)?;
+    churn::measure(&args.daemon)?;
+    let ticks = ticks::measure(&[1_000, 10_000, 30_000, 100_000])?;
+    println!(
+        "\n{}",
+        growth::text(&growth::Measured {
+            switch_ns: over_ns,
+            sizes: &sizes,
+            ticks: &ticks,
+        })
+    );
     Ok(())
 }

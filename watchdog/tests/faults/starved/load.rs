@@ -47,7 +47,7 @@ impl Load {
         let folder = tempfile::tempdir().expect("a folder");
         let files = folder.path().display();
         let mut children = vec![
-            shell(&format!("exec {binary} switches 16")),
+            shell(&format!("exec {binary} switches 64")),
             shell(&format!("exec {binary} fsyncs {files}/a 4")),
         ];
         let memory = Cgroup::has("memory").then(|| {
