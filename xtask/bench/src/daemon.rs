@@ -43,7 +43,9 @@ impl Daemon {
         let config = home.join("watchdog.yaml");
         let text = format!(
             "leases: [{{ name: zookeeper, protocol: zookeeper, ports: [{port}] }}]\n\
-             http: {{ listen: \"127.0.0.1:0\" }}\n"
+             http: {{ listen: \"127.0.0.1:0\" }}\n\
+             # Its cost is looked at here, and not ended.\n\
+             limits: {{ cpu: 100%, memory: 1GiB }}\n"
         );
         fs::write(&config, text)?;
         let mut command = Command::new(binary);
@@ -56,7 +58,7 @@ impl Daemon {
         let before = clock();
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            // What it has to say against the machine belongs beside the figures.
             .spawn()
             .with_context(|| binary.display().to_string())?;
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?);

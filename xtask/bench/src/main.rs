@@ -39,10 +39,16 @@ struct Args {
         default_value = "0,50,100,1000,5000,10000"
     )]
     sessions: Vec<usize>,
+    /// Leaves the programs and the peers out
+    #[arg(long, conflicts_with = "programs_only")]
+    daemon_only: bool,
     /// Leaves the daemon out
     #[arg(long)]
     programs_only: bool,
 }
+
+/// Flows that ticks are simulated with.
+const FLOWS: [usize; 4] = [1_000, 10_000, 30_000, 100_000];
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
@@ -51,6 +57,12 @@ fn main() -> Result<()> {
     }
     let args = Args::parse();
     println!("{}", table::machine());
+    if args.daemon_only {
+        daemon::measure(&args.daemon, &args.sessions)?;
+        churn::measure(&args.daemon)?;
+        ticks::measure(&FLOWS)?;
+        return Ok(());
+    }
     let (over_ns, empty_ns) = programs::measure(&args.empty, args.rounds)?;
     if args.programs_only {
         return Ok(());
@@ -59,7 +71,7 @@ fn main() -> Result<()> {
     peers::measure(&args.daemon)?;
     let sizes = daemon::measure(&args.daemon, &args.sessions)?;
     churn::measure(&args.daemon)?;
-    let ticks = ticks::measure(&[1_000, 10_000, 30_000, 100_000])?;
+    let ticks = ticks::measure(&FLOWS)?;
     println!(
         "\n{}",
         growth::text(&growth::Measured {
