@@ -23,7 +23,9 @@ use crate::{
     memory::{self, Remembered, Slate},
     netns::Netns,
     outbox::{Lost, Outbox},
+    priority::{self, Granted},
     recorder::{self, Recorder},
+    resident,
     rights::Loader,
     sinks::{
         events::{Attached, Refused, ScopeSaid, Started},
@@ -32,7 +34,6 @@ use crate::{
     tick::{
         self, Control, Tick,
         gauges::{LostHandles, MetricGauges},
-        realtime,
         service::Service,
     },
 };
@@ -58,8 +59,8 @@ pub struct Daemon {
     pub report: Report,
     /// Whether memory is locked.
     pub memory_locked: bool,
-    /// Whether the tick has real-time priority.
-    pub real_time: bool,
+    /// The priority of the tick, and of all that an alert passes through.
+    pub priority: Granted,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
     /// The loaded programs, for [`probe_cost`](crate::collect::probe_cost); None: none.
@@ -154,7 +155,7 @@ impl Daemon {
             service: wishes.service.another(),
             control,
         };
-        let memory_locked = match realtime::lock_memory() {
+        let memory_locked = match resident::lock_memory() {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%error, "memory not locked: a warning may wait for a page");
@@ -163,20 +164,28 @@ impl Daemon {
         };
         // What goes wrong on the way of an alert must not be the disk.
         if !config.alerts.is_empty()
-            && let Err(error) = realtime::load_code()
+            && let Err(error) = resident::load_code()
         {
             tracing::warn!(%error, "code not loaded: an alert may wait for the disk");
         }
-        let real_time = realtime::can();
-        if !real_time {
-            tracing::warn!("no real-time priority for the tick; nice -20 instead");
+        let priority = priority::granted();
+        match priority {
+            Granted::RealTime => {}
+            Granted::Nice => tracing::warn!(
+                "no real-time priority: nice -20 instead, and warnings are later on a node without \
+                 CPU left; give CAP_SYS_NICE or RLIMIT_RTPRIO of 3"
+            ),
+            Granted::Normal => tracing::warn!(
+                "neither real-time priority nor nice -20: warnings are late on a node without CPU \
+                 left; give CAP_SYS_NICE"
+            ),
         }
         tick.start(ended)
             .map_err(|error| Missing(format!("the tick's thread cannot be started: {error}")))?;
         Ok(Self {
             report,
             memory_locked,
-            real_time,
+            priority,
             adopted,
             programs,
             scope: config.scope.clone(),
@@ -217,7 +226,8 @@ impl Daemon {
                 })
                 .collect(),
             timeout_sources: vec!["handshake", "config", "inferred"],
-            real_time: self.real_time,
+            real_time: self.priority == Granted::RealTime,
+            priority: self.priority,
             memory_locked: self.memory_locked,
             http: Some(http),
             scope: ScopeSaid {

@@ -7,11 +7,13 @@
 use std::env;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::relay::{self, Sender};
 
 /// Lines that may wait.
 const QUEUE: usize = 1024;
@@ -27,9 +29,8 @@ pub fn take_lost() -> u64 {
 }
 
 /// Ends the log with its last lines written, when dropped.
-#[derive(Debug)]
 pub struct Log {
-    queue: SyncSender<Item>,
+    queue: Sender<Item>,
     done: Receiver<()>,
 }
 
@@ -38,11 +39,11 @@ enum Item {
     End,
 }
 
-struct Lines(SyncSender<Item>);
+struct Lines(Sender<Item>);
 
 /// One line under construction.
 struct Line {
-    queue: SyncSender<Item>,
+    queue: Sender<Item>,
     text: Vec<u8>,
 }
 
@@ -71,7 +72,7 @@ impl Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let text = std::mem::take(&mut self.text);
-        if self.queue.try_send(Item::Line(text)).is_err() {
+        if self.queue.send(Item::Line(text)).is_err() {
             LOST.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -89,13 +90,13 @@ const fn level(verbose: u8) -> &'static str {
 
 /// Starts the log. Once in a process.
 pub fn start(verbose: u8) -> io::Result<Log> {
-    let (queue, lines) = sync_channel(QUEUE);
     let (finished, done) = sync_channel(1);
-    std::thread::Builder::new()
-        .name("log".to_owned())
-        .stack_size(128 * 1024)
-        .spawn(move || {
-            for item in lines {
+    let queue = relay::spawn(
+        "log",
+        128 * 1024,
+        QUEUE,
+        move |lines: relay::Receiver<Item>| {
+            while let Some(item) = lines.next() {
                 match item {
                     // A log without a reader is nobody's loss.
                     Item::Line(line) => drop(io::stderr().write_all(&line)),
@@ -104,7 +105,8 @@ pub fn start(verbose: u8) -> io::Result<Log> {
             }
             // Nobody may be waiting any more.
             let _told = finished.send(());
-        })?;
+        },
+    )?;
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(level(verbose)))
         .unwrap_or_default();
@@ -121,7 +123,7 @@ pub fn start(verbose: u8) -> io::Result<Log> {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let queued = self.queue.try_send(Item::End).is_ok();
+        let queued = self.queue.send(Item::End).is_ok();
         if queued && let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(FLUSH) {
             // Standard error is stuck; whoever reads it later gets the rest never.
         }

@@ -21,6 +21,7 @@ use watchdog::manual;
 use watchdog::memory;
 use watchdog::mute;
 use watchdog::outbox::{Lost, outbox};
+use watchdog::priority;
 use watchdog::reference;
 use watchdog::rights::Loader;
 use watchdog::run::{Inputs, prepare, serve};
@@ -118,21 +119,36 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
     // Dropped last: the end of the daemon has its lines written.
     let _log = watchdog::log::start(verbose)
         .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
-    // Two threads: one may be held up by a /proc file while the other answers health checks.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let cannot = |error| Failure::Running(format!("tokio cannot be started: {error}"));
+    // Two threads: one may be busy with a long answer while the other answers health checks.
+    let serving = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_name("sinks")
+        .thread_name("http")
+        .thread_stack_size(512 * 1024)
+        .on_thread_start(priority::leave)
+        .enable_all()
+        .build()
+        .map_err(cannot)?;
+    // Alerts: this thread, and those that start hooks.
+    let alerting = tokio::runtime::Builder::new_current_thread()
+        .thread_name("hooks")
         .thread_stack_size(512 * 1024)
         .enable_all()
         .build()
-        .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
-    let outcome = runtime.block_on(daemon(config, args, loader));
+        .map_err(cannot)?;
+    let outcome = alerting.block_on(daemon(config, args, loader, serving.handle().clone()));
     // Not waited for: a hook's start may hang in the kernel for as long as a disk is frozen.
-    runtime.shutdown_background();
+    alerting.shutdown_background();
+    serving.shutdown_background();
     outcome
 }
 
-async fn daemon(config: Config, args: &RunArgs, loader: Loader) -> Result<(), Failure> {
+async fn daemon(
+    config: Config,
+    args: &RunArgs,
+    loader: Loader,
+    served_on: tokio::runtime::Handle,
+) -> Result<(), Failure> {
     let prepared = prepare(
         &config,
         &args.state_dir,
@@ -186,6 +202,7 @@ async fn daemon(config: Config, args: &RunArgs, loader: Loader) -> Result<(), Fa
         last_tick: Arc::clone(&control.last_ns),
         stop: Arc::clone(&control.stop),
         tick_ended,
+        served_on,
         clock: tick::clock,
         reload: Box::new(move |new| {
             daemon::reload(&reloads, &control, &metrics, &in_force, new)?;

@@ -1,5 +1,8 @@
 //! The tokio side of the daemon: sinks, signals, reload.
 //!
+//! It has two halves. What an alert passes through runs on the thread that calls [`serve`], in real
+//! time; what serves others (http) on a runtime of its own, at the normal priority.
+//!
 //! [`prepare`] does what can fail before anything is attached to the kernel (the port, the event
 //! file, the hooks that are kept); [`serve`] runs until the daemon is asked to stop or cannot go
 //! on. Never: the kernel, the model; those are behind the tick, which only talks through the
@@ -17,15 +20,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use watchdog_model::time::Mono;
 
+use crate::collect::places::Places;
 use crate::config::{ApiSocket, Config};
 use crate::failure::Failure;
 use crate::limits::{self, Meter};
 use crate::live::Board;
 use crate::log;
 use crate::mute;
-use crate::outbox::{Inbox, Lost};
+use crate::outbox::{Inbox, Lost, Stamped};
+use crate::priority::Pace;
 use crate::sinks::alerts::Alerts;
-use crate::sinks::api::ledger::Ledger;
+use crate::sinks::api::ledger::{Feed, Ledger};
 use crate::sinks::api::mutes::{self, Desk, Wish};
 use crate::sinks::api::{MAX_STREAMS, Sources};
 use crate::sinks::dispatch::Dispatch;
@@ -41,6 +46,8 @@ pub const SOCKET_FILE: &str = "api.sock";
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How often the own cost is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two pieces of work; the shortest that tokio's clock knows.
+const REST: Duration = Duration::from_millis(1);
 /// Time for the sinks' last lines. Together with the above well within a second.
 const FLUSH: Duration = Duration::from_millis(400);
 
@@ -144,6 +151,8 @@ pub struct Inputs {
     pub stop: Arc<AtomicBool>,
     /// The tick's end: it sends why, or is dropped. Before `stop` was set, that is a failure.
     pub tick_ended: oneshot::Receiver<Result<(), Failure>>,
+    /// Where others are served.
+    pub served_on: tokio::runtime::Handle,
     /// The monotonic clock.
     pub clock: fn() -> Mono,
     /// Takes a new configuration on.
@@ -163,6 +172,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         board,
         stop,
         mut tick_ended,
+        served_on,
         clock,
         mut reload,
     } = inputs;
@@ -190,9 +200,13 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
         desk,
     };
-    let mut server = tokio::spawn(http::serve(http, sources));
-    let renderer = Renderer::new(config.entry_names());
-    let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, ledger);
+    let mut server = served_on.spawn(http::serve(http, sources));
+    let mut places = Places::start().map_err(|error| no_thread(&error))?;
+    let renderer = Renderer::new(config.entry_names()).looking_up(move |pid| places.of(pid));
+    let feed = Feed::start(ledger).map_err(|error| no_thread(&error))?;
+    let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, feed);
+    // Not before: loading the programs takes a second of computing.
+    let mut pace = Pace::begin_with_children();
     dispatch.started(clock(), &started);
     let mut meter = Meter::new(config.limits);
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -205,7 +219,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 if let Err(error) = received {
                     break Err(Failure::Running(format!("the outbox cannot be read: {error}")));
                 }
-                dispatch.batch(&messages);
+                take_in(&mut dispatch, &messages, &mut pace).await;
                 messages.clear();
             }
             () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => {
@@ -215,7 +229,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
             () = next(&mut signals.hangup) => {
                 let file = config_file.clone();
                 // On a thread of its own: the file may lie on the frozen disk.
-                let read = tokio::task::spawn_blocking(move || Config::load(file.as_deref()));
+                let read = served_on.spawn_blocking(move || Config::load(file.as_deref()));
                 let read = tokio::time::timeout(Duration::from_secs(10), read);
                 // Whoever rotates the event file sends the same signal, whatever becomes of the
                 // configuration.
@@ -244,7 +258,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 }
             }
             Some((wish, reply)) = wishes.recv() => {
-                let outcome = fulfil(wish, &config, &mut dispatch, &mutes_file, clock());
+                let outcome = fulfil(wish, &config, &mut dispatch, &mutes_file, &served_on, clock());
                 // Who asked may be gone; what was wished holds nevertheless.
                 let _told = reply.send(outcome);
             }
@@ -290,7 +304,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     }
     messages.clear();
     while inbox.drain(&mut messages) {
-        dispatch.batch(&messages);
+        take_in(&mut dispatch, &messages, &mut pace).await;
         messages.clear();
     }
     dispatch.finish(clock(), FLUSH).await;
@@ -300,12 +314,30 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     outcome
 }
 
+/// Takes messages in, by pieces: between them others of this thread work, and the node's. What they
+/// mean together is said after the first piece, for that is when an alert is due, and at the end.
+async fn take_in(dispatch: &mut Dispatch, messages: &[Stamped], pace: &mut Pace) {
+    let mut pieces = 0_u32;
+    for message in messages {
+        if pace.rest_is_due() {
+            pieces += 1;
+            if pieces == 1 {
+                dispatch.settle();
+            }
+            tokio::time::sleep(REST).await;
+        }
+        dispatch.take(message);
+    }
+    dispatch.settle();
+}
+
 /// Does what is wished of mutes.
 fn fulfil(
     wish: Wish,
     config: &Config,
     dispatch: &mut Dispatch,
     file: &Path,
+    elsewhere: &tokio::runtime::Handle,
     now: Mono,
 ) -> mutes::Outcome {
     match wish {
@@ -325,7 +357,7 @@ fn fulfil(
     }
     // On a thread of its own: the file may lie on the frozen disk, and the mute holds already.
     let (file, kept) = (file.to_owned(), dispatch.mutes().clone());
-    tokio::task::spawn_blocking(move || {
+    elsewhere.spawn_blocking(move || {
         if let Err(error) = mute::keep(&file, &kept) {
             tracing::warn!(
                 "{}: cannot be written ({error}); mutes end with the daemon",
@@ -438,6 +470,7 @@ mod tests {
             board: crate::live::board(1).1,
             stop: Arc::default(),
             tick_ended,
+            served_on: tokio::runtime::Handle::current(),
             clock: || Mono(0),
             reload: Box::new(|_| Ok(())),
         }
@@ -468,7 +501,7 @@ mod tests {
             Arc::clone(&prepared.metrics),
             None,
             prepared.alerts,
-            Ledger::default(),
+            Feed::start(Ledger::default()).unwrap(),
         );
         let mut current = old.clone();
         let mut adopt = |new: &Config, mut reload: Reload| {

@@ -73,7 +73,7 @@ impl Family {
     }
 }
 
-/// Runs every check: format, lints, docs, unit, kernel and story tests, mutations; with --long the
+/// Runs every check: format, lints, docs, unit, kernel and story tests, a starved node, mutations; with --long the
 /// fault matrix's short form too.
 ///
 /// Sets up and builds first. Ends with the seconds of each step and the line `xtask: N passed, N
@@ -108,6 +108,8 @@ enum Step {
     Stories,
     /// The Debian package: its unit, its rights, its installation
     Package,
+    /// Warnings from a node without CPU, disk and memory left, in a short form
+    Starved,
     /// The fault matrix in its short form
     Faults,
     /// Mutated daemons, which the tests must refuse
@@ -115,7 +117,7 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
@@ -123,6 +125,7 @@ impl Step {
         Self::Kernel,
         Self::Stories,
         Self::Package,
+        Self::Starved,
         Self::Faults,
         Self::Mutations,
     ];
@@ -136,6 +139,7 @@ impl Step {
             Self::Kernel => "kernel",
             Self::Stories => "stories",
             Self::Package => "package",
+            Self::Starved => "starved",
             Self::Faults => "faults",
             Self::Mutations => "mutations",
         }
@@ -150,7 +154,12 @@ impl Step {
     fn needs_software(self) -> bool {
         matches!(
             self,
-            Self::Kernel | Self::Stories | Self::Package | Self::Faults | Self::Mutations
+            Self::Kernel
+                | Self::Stories
+                | Self::Package
+                | Self::Starved
+                | Self::Faults
+                | Self::Mutations
         )
     }
 }
@@ -253,7 +262,8 @@ impl<'a> Suite<'a> {
             Step::Kernel => self.daemon_tests(KERNEL),
             Step::Stories => self.daemon_tests(STORIES),
             Step::Package => self.package(),
-            Step::Faults => self.faults(),
+            Step::Starved => self.faults(&["--starved", "1", "--short"]),
+            Step::Faults => self.faults(&[]),
             Step::Mutations => self.mutations(),
         }
     }
@@ -358,8 +368,9 @@ impl<'a> Suite<'a> {
         self.daemon_tests(PACKAGE)
     }
 
-    fn faults(&mut self) -> Result<()> {
-        let command = cargo_test(self.layout, faults::TEST);
+    fn faults(&mut self, words: &[&str]) -> Result<()> {
+        let mut command = cargo_test(self.layout, faults::TEST);
+        command.arg("--").args(words);
         self.counted(command, faults::TEST)
     }
 

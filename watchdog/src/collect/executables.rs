@@ -17,6 +17,7 @@ use crossbeam_queue::ArrayQueue;
 use watchdog_model::{Mono, time::SECOND};
 
 use super::admission::{Admission, Shown};
+use crate::priority::Pace;
 
 /// Questions and answers that may wait; a question that does not fit is asked again.
 const WAITING: usize = 256;
@@ -129,11 +130,14 @@ impl Executables {
             .name("executables".into())
             .stack_size(128 * 1024)
             .spawn(move || {
+                // Whether a new connection is watched at all waits for it.
+                let mut pace = Pace::begin();
                 // Ends when both other ends are gone.
                 while let Some(shared) = theirs.upgrade() {
                     while let Some(pid) = shared.questions.pop() {
                         // Full: the tick asks again.
                         let _ = shared.answers.push(shared.answer(pid));
+                        pace.breathe();
                     }
                     drop(shared);
                     std::thread::park_timeout(LOOK_EVERY);

@@ -28,7 +28,7 @@ use watchdog_common::layout::{
 };
 use watchdog_model::{Mono, time::MS};
 
-use crate::kernel::state::State;
+use crate::{kernel::state::State, priority};
 
 /// TCP keeps its stamps in jiffies, 10 ms at the coarsest (CONFIG_HZ=100).
 const JIFFY_NS: u64 = 10 * MS;
@@ -98,6 +98,8 @@ pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Fo
         .name("existing".into())
         .stack_size(256 * 1024)
         .spawn(move || {
+            // Whoever reloads is in real time, and so is what it starts.
+            priority::leave();
             if !wait_until(|| watching.load(Ordering::Acquire)) {
                 return;
             }

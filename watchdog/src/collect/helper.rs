@@ -19,6 +19,7 @@ use watchdog_model::leases::note::LeaseHandle;
 use watchdog_model::time::MS;
 
 use super::look::{BEFORE_AT_LEAST_NS, Outcome, Process, Subject, Surroundings};
+use crate::priority::Pace;
 
 /// Threads: so many processes may hang in procfs before nothing is gathered any more.
 const THREADS: usize = 3;
@@ -95,8 +96,9 @@ impl Helper {
                 .name("evidence".into())
                 .stack_size(256 * 1024)
                 .spawn(move || {
+                    let mut pace = Pace::begin();
                     while let Some(shared) = weak.upgrade() {
-                        let sleep = shared.work(number);
+                        let sleep = shared.work(number, &mut pace);
                         drop(shared);
                         thread::park_timeout(sleep);
                     }
@@ -166,7 +168,7 @@ impl Shared {
 
     /// Works as long as there is something to do and it is this thread's turn; says how long to
     /// sleep then.
-    fn work(&self, number: usize) -> Duration {
+    fn work(&self, number: usize, pace: &mut Pace) -> Duration {
         while self.leads(number) {
             let now = self.now();
             let due = self.due(now);
@@ -178,6 +180,7 @@ impl Shared {
             };
             self.busy_since.store(now.0.max(1), Ordering::Release);
             self.answer(question, again);
+            pace.breathe();
             if self.leader.load(Ordering::Acquire) == number {
                 self.busy_since.store(0, Ordering::Release);
             }

@@ -9,6 +9,7 @@ pub mod existing;
 pub mod helper;
 pub mod look;
 pub mod place;
+pub mod places;
 pub mod probe_cost;
 pub mod proc;
 pub mod sockets;

@@ -107,6 +107,9 @@ pub struct ExecHook {
     pub argv: Vec<String>,
     /// Started early and kept, told of every alert; else one run per alert.
     pub persistent: bool,
+    /// Its own process runs in real time, so that it runs while the CPUs are taken; what it starts does
+    /// not.
+    pub real_time: bool,
     /// One-shot: after this long it is killed. Persistent: it must take a line within it. ns.
     pub timeout_ns: u64,
 }
@@ -375,10 +378,12 @@ fn exec_hook(place: &Place<'_>) -> Option<ExecHook> {
         None => {}
     }
     let persistent = keys.read("persistent", flag).unwrap_or(false);
+    let real_time = keys.read("real_time", flag).unwrap_or(persistent);
     let timeout_ns = timeout(&keys, HOOK_TIMEOUT_NS);
     Some(ExecHook {
         argv,
         persistent,
+        real_time,
         timeout_ns,
     })
 }

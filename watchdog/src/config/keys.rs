@@ -174,6 +174,11 @@ pub const KEYS: &[Key] = &[
         "one program for all alerts, started early",
     ),
     key(
+        "alerts[].exec.real_time",
+        "bool",
+        "runs while the CPUs are taken; default as persistent",
+    ),
+    key(
         "alerts[].exec.timeout",
         "duration",
         "after which it is killed",

@@ -5,7 +5,8 @@ use std::fs;
 use procfs::process::Process;
 
 use super::{Check, State};
-use crate::tick::realtime;
+use crate::priority::{self, Granted};
+use crate::resident;
 
 /// Signals whose hooks are halves of one another and not ways to the same.
 pub const HALVES: &[&str] = &["block", "journal"];
@@ -231,7 +232,7 @@ fn of_held(held: u64) -> Vec<Check> {
 /// What makes the tick punctual.
 pub fn manners() -> Vec<Check> {
     let mut checks = Vec::new();
-    checks.push(if realtime::can() {
+    checks.push(if priority::granted() == Granted::RealTime {
         Check::ok("real-time priority", "SCHED_FIFO can be had")
     } else {
         Check::new(
@@ -239,9 +240,9 @@ pub fn manners() -> Vec<Check> {
             State::Less,
             "refused: the tick is late when no CPU is free",
         )
-        .mend("give it CAP_SYS_NICE (LimitRTPRIO=1 in a unit), or time in cpu.rt_runtime_us of its cgroup")
+        .mend("give it CAP_SYS_NICE (LimitRTPRIO=3 in a unit), or time in cpu.rt_runtime_us of its cgroup")
     });
-    checks.push(match realtime::can_lock() {
+    checks.push(match resident::can_lock() {
         Ok(()) => Check::ok("locked memory", format!("can be had; {}", limit())),
         Err(error) => Check::new(
             "locked memory",

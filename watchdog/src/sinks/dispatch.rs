@@ -11,7 +11,7 @@ use watchdog_model::leases::note::{Note, Outcome};
 use watchdog_model::time::Mono;
 
 use super::alerts::{Alerts, Evidence, Finishing};
-use super::api::ledger::Ledger;
+use super::api::ledger::Feed;
 use super::events::{Renderer, Started};
 use super::incidents::{Incidents, State};
 use super::metrics::Metrics;
@@ -28,7 +28,9 @@ pub struct Dispatch {
     metrics: Arc<Metrics>,
     stream: Option<Stream>,
     alerts: Alerts,
-    ledger: Ledger,
+    ledger: Feed,
+    evidence: Evidence,
+    newest: Mono,
 }
 
 impl Dispatch {
@@ -39,7 +41,7 @@ impl Dispatch {
         metrics: Arc<Metrics>,
         stream: Option<Stream>,
         alerts: Alerts,
-        ledger: Ledger,
+        ledger: Feed,
     ) -> Self {
         ledger.set_entries(renderer.entries());
         Self {
@@ -49,6 +51,8 @@ impl Dispatch {
             stream,
             alerts,
             ledger,
+            evidence: Evidence::default(),
+            newest: Mono(0),
         }
     }
 
@@ -65,39 +69,49 @@ impl Dispatch {
 
     /// Takes a batch of messages, in order.
     pub fn batch(&mut self, messages: &[Stamped]) {
-        let Some(last) = messages.last() else { return };
-        let mut evidence = Evidence::default();
-        for Stamped { at, message } in messages {
-            match message {
-                Message::Note(note) => self.note(*at, note, &mut evidence),
-                Message::Stalled { from, to } => {
-                    self.emit(*at, &Arc::from(self.renderer.stalled(*at, *from, *to)));
-                }
-                Message::LongPoll { entry } => tracing::warn!(
-                    "leases[{entry}]: replies come after more than a third of the timeout, time after \
-                     time: a long poll; write \"renews_from: reply\""
-                ),
-                Message::Dropped { what, count, since } => {
-                    self.metrics.lost(*what).inc_by(*count);
-                    let line = self.renderer.dropped(*at, *what, *count, *since);
-                    self.emit(*at, &Arc::from(line));
-                }
+        for message in messages {
+            self.take(message);
+        }
+        self.settle();
+    }
+
+    /// Takes one message.
+    pub fn take(&mut self, Stamped { at, message }: &Stamped) {
+        self.newest = *at;
+        match message {
+            Message::Note(note) => self.note(*at, note),
+            Message::Stalled { from, to } => {
+                self.emit(*at, &Arc::from(self.renderer.stalled(*at, *from, *to)));
+            }
+            Message::LongPoll { entry } => tracing::warn!(
+                "leases[{entry}]: replies come after more than a third of the timeout, time after \
+                 time: a long poll; write \"renews_from: reply\""
+            ),
+            Message::Dropped { what, count, since } => {
+                self.metrics.lost(*what).inc_by(*count);
+                let line = self.renderer.dropped(*at, *what, *count, *since);
+                self.emit(*at, &Arc::from(line));
             }
         }
+    }
+
+    /// Says what the messages since the last time mean for incidents, and tells whom it concerns.
+    pub fn settle(&mut self) {
+        let at = self.newest;
+        let evidence = std::mem::take(&mut self.evidence);
         let settled = self.incidents.settle();
         for one in &settled {
             let closed = one.say == Some(State::Closed);
-            self.ledger.incident(last.at, &one.change, closed);
+            self.ledger.incident(at, &one.change, closed);
             if let Some(state) = one.say {
-                let line = self.renderer.incident(last.at, &one.change, state);
-                self.emit(last.at, &Arc::from(line));
+                let line = self.renderer.incident(at, &one.change, state);
+                self.emit(at, &Arc::from(line));
             }
         }
-        self.alerts
-            .settled(last.at, settled, &evidence, &self.renderer);
+        self.alerts.settled(at, settled, &evidence, &self.renderer);
     }
 
-    fn note(&mut self, at: Mono, note: &Note, evidence: &mut Evidence) {
+    fn note(&mut self, at: Mono, note: &Note) {
         self.metrics.count(note, self.renderer.entries());
         let step = self.incidents.step(at, note);
         if let Some(opened) = &step.opened {
@@ -115,7 +129,7 @@ impl Dispatch {
         if let (Note::Transition(transition), Some(id)) = (note, step.incident)
             && let Outcome::Stage(stage) = transition.to
         {
-            evidence.take(id, stage, transition, line);
+            self.evidence.take(id, stage, transition, line);
         }
     }
 
@@ -195,6 +209,7 @@ impl Dispatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sinks::api::ledger::Ledger;
     use crate::sinks::samples::Sample;
     use crate::sinks::stream::Destination;
     use watchdog_model::leases::note::Stage;
@@ -213,7 +228,7 @@ mod tests {
             Arc::clone(&metrics),
             Some(stream),
             alerts,
-            Ledger::default(),
+            Feed::start(Ledger::default()).unwrap(),
         );
         let at = Mono(1_000);
         dispatch.started(at, &Started::default());

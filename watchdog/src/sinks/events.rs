@@ -20,6 +20,7 @@ use super::words;
 use crate::collect::place::Place;
 use crate::limits::Exceeded;
 use crate::outbox::Lost;
+use crate::priority::Granted;
 
 /// Places kept; one a process that owns a lease.
 const MAX_PLACES: usize = 4096;
@@ -37,8 +38,10 @@ pub struct Started {
     pub refused: Vec<Refused>,
     /// Where timeouts can be known from.
     pub timeout_sources: Vec<&'static str>,
-    /// Whether the tick has real-time priority.
+    /// Whether the tick has real-time priority, and all that an alert passes through.
     pub real_time: bool,
+    /// What they have.
+    pub priority: Granted,
     /// Whether its memory is locked.
     pub memory_locked: bool,
     /// Where metrics and health are served.
@@ -547,7 +550,7 @@ struct DroppedEvent {
 pub struct Renderer {
     entries: Vec<String>,
     places: HashMap<u32, Place>,
-    place_of: fn(u32) -> Place,
+    place_of: Box<dyn FnMut(u32) -> Option<Place> + Send>,
     wall: fn(Mono) -> SystemTime,
 }
 
@@ -558,9 +561,19 @@ impl Renderer {
         Self {
             entries,
             places: HashMap::new(),
-            place_of: Place::of,
+            place_of: Box::new(|pid| Some(Place::of(pid))),
             wall: wall_clock,
         }
+    }
+
+    /// Has others look up where processes run, and say None where they cannot yet.
+    #[must_use]
+    pub fn looking_up(
+        mut self,
+        place_of: impl FnMut(u32) -> Option<Place> + Send + 'static,
+    ) -> Self {
+        self.place_of = Box::new(place_of);
+        self
     }
 
     /// The same with a world that a test can foresee.
@@ -569,13 +582,15 @@ impl Renderer {
         Self {
             entries: vec!["zookeeper".to_owned()],
             places: HashMap::new(),
-            place_of: |pid| Place {
-                cgroup: Some("/system.slice/meta.service".to_owned()),
-                inner_pid: (pid == 7).then_some(1),
-                unit: (pid == 7).then(|| "meta.service".to_owned()),
-                container: (pid == 7).then(|| "0123".to_owned()),
-                pod: (pid == 7).then(|| "prod/meta-0".to_owned()),
-            },
+            place_of: Box::new(|pid| {
+                Some(Place {
+                    cgroup: Some("/system.slice/meta.service".to_owned()),
+                    inner_pid: (pid == 7).then_some(1),
+                    unit: (pid == 7).then(|| "meta.service".to_owned()),
+                    container: (pid == 7).then(|| "0123".to_owned()),
+                    pod: (pid == 7).then(|| "prod/meta-0".to_owned()),
+                })
+            }),
             wall: |at| {
                 // 2026-11-24T10:00:00Z
                 SystemTime::UNIX_EPOCH
@@ -639,7 +654,10 @@ impl Renderer {
         if self.places.len() >= MAX_PLACES {
             self.places.clear();
         }
-        self.places.insert(owner.pid, (self.place_of)(owner.pid));
+        match (self.place_of)(owner.pid) {
+            Some(place) => self.places.insert(owner.pid, place),
+            None => self.places.remove(&owner.pid),
+        };
     }
 
     /// `started`.

@@ -23,6 +23,7 @@ use super::alerts::message::Message;
 use super::tally::Tally;
 use super::webhook::{Queued, TOO_OLD_NS};
 use crate::config::{ExecHook, trusted_program};
+use crate::priority;
 use crate::tick::clock;
 
 /// The search path that a program finds; the daemon's own environment is not handed on.
@@ -59,6 +60,7 @@ pub struct Hook {
     name: String,
     argv: Vec<String>,
     persistent: bool,
+    real_time: bool,
     limit: Duration,
     backoff: Backoff,
     tally: Tally,
@@ -72,6 +74,7 @@ impl Hook {
             name,
             argv: config.argv.clone(),
             persistent: config.persistent,
+            real_time: config.real_time,
             limit: Duration::from_nanos(config.timeout_ns),
             backoff: Backoff {
                 first: Duration::from_secs(1),
@@ -223,8 +226,9 @@ async fn start(hook: &Hook) -> Result<Running, String> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
+    let real_time = hook.real_time;
     // SAFETY: between fork and exec only system calls are made, which take no lock and no memory.
-    unsafe { command.pre_exec(normal_priority) };
+    unsafe { command.pre_exec(move || in_its_place(real_time)) };
     let program = hook.argv[0].clone();
     let started = tokio::task::spawn_blocking(move || {
         // What was fine when the configuration was read may have been given away since.
@@ -256,15 +260,12 @@ async fn start(hook: &Hook) -> Result<Running, String> {
     Ok(running)
 }
 
-/// In the child: as any program runs, whatever the daemon gave itself or was given: with ambient
+/// In the child: at its own priority, whatever the daemon gave itself or was given: with ambient
 /// capabilities a service's user would hand its rights to whatever it starts.
-fn normal_priority() -> io::Result<()> {
-    let normal = libc::sched_param { sched_priority: 0 };
-    // SAFETY: plain system calls on the calling process; `normal` lives across the call. Where
-    // they fail the hook runs at the priority it has, which is no reason not to run it.
+fn in_its_place(real_time: bool) -> io::Result<()> {
+    priority::as_hook(real_time);
+    // SAFETY: takes integers. Where it fails there is nothing to clear.
     unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const normal);
-        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
         libc::prctl(
             libc::PR_CAP_AMBIENT,
             libc::PR_CAP_AMBIENT_CLEAR_ALL,

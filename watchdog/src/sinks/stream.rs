@@ -13,12 +13,14 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 use watchdog_model::time::Mono;
+
+use crate::priority::Pace;
+use crate::relay::{self, Receiver, Sender};
 
 /// Lines that may wait for a slow reader; a few hundred bytes each. As many as messages may wait for
 /// being made lines.
@@ -93,7 +95,7 @@ impl Shared {
 
 /// A stream that is being written.
 pub struct Stream {
-    queue: SyncSender<Item>,
+    queue: Sender<Item>,
     shared: Arc<Shared>,
     counter: IntCounter,
     done: oneshot::Receiver<()>,
@@ -111,7 +113,6 @@ impl Stream {
         counter: IntCounter,
         queue: usize,
     ) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(queue);
         let (finished, done) = oneshot::channel();
         let shared = Arc::<Shared>::default();
         let mut writer = Writer {
@@ -121,16 +122,13 @@ impl Stream {
             counter: counter.clone(),
             torn: false,
         };
-        std::thread::Builder::new()
-            .name("events".to_owned())
-            .stack_size(128 * 1024)
-            .spawn(move || {
-                writer.run(&receiver);
-                // Nobody may be waiting any more.
-                let _told = finished.send(());
-            })?;
+        let queue = relay::spawn("events", 128 * 1024, queue, move |lines| {
+            writer.run(&lines);
+            // Nobody may be waiting any more.
+            let _told = finished.send(());
+        })?;
         Ok(Self {
-            queue: sender,
+            queue,
             shared,
             counter,
             done,
@@ -139,18 +137,15 @@ impl Stream {
 
     /// Queues a line (with its newline); if too many wait already, it is lost and counted.
     pub fn push(&self, at: Mono, text: Arc<str>) {
-        match self.queue.try_send(Item::Line { at, text }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.shared.lose(at, &self.counter);
-            }
+        if self.queue.send(Item::Line { at, text }).is_err() {
+            self.shared.lose(at, &self.counter);
         }
     }
 
     /// Opens the file anew (a log that was rotated).
     pub fn reopen(&self) {
         // A full queue means that nothing can be written there anyway.
-        let _queued = self.queue.try_send(Item::Reopen);
+        let _queued = self.queue.send(Item::Reopen);
     }
 
     /// What was lost and not told yet (how many, since when), once lines get through again.
@@ -183,7 +178,9 @@ struct Writer {
 
 impl Writer {
     fn run(&mut self, queue: &Receiver<Item>) {
-        for item in queue {
+        let mut pace = Pace::begin();
+        while let Some(item) = queue.next() {
+            pace.breathe();
             match item {
                 Item::Line { at, text } => match self.write_line(&text) {
                     Ok(()) => self.well(),

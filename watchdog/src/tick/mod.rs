@@ -9,7 +9,6 @@ pub mod evidence;
 pub mod flows;
 pub mod gauges;
 mod pause;
-pub mod realtime;
 pub mod service;
 pub mod threads;
 
@@ -41,6 +40,7 @@ use crate::{
     live::Publisher,
     memory,
     outbox::{Message, Outbox, Stamped},
+    priority::{self, Priority},
     recorder::{Op, Recorder},
 };
 use flows::{Flow, FlowTable};
@@ -219,7 +219,7 @@ impl<G: Gauges + 'static> Tick<G> {
             .name("tick".into())
             .stack_size(256 * 1024)
             .spawn(move || {
-                realtime::apply();
+                priority::take(Priority::Tick);
                 pause::listen();
                 // The programs are detached when this is dropped, here and not where it is waited for.
                 drop(self.run());
@@ -271,7 +271,10 @@ impl<G: Gauges + 'static> Tick<G> {
                 rested = now.plus(took_ns.saturating_mul(GAUGES_REST));
                 gauges_due = rested.max(now.plus(GAUGES_EVERY_NS));
             }
-            due = due.plus(PERIOD_NS).max(now);
+            // However long it took: never more than half of a CPU, and a sleep each time, which is
+            // what RLIMIT_RTTIME counts from.
+            let ended = clock();
+            due = due.plus(PERIOD_NS).max(ended.plus(ended.since(now)));
             sleep_until(due);
         }
         self

@@ -35,5 +35,5 @@ mod seen;
 mod server_restart;
 mod storm;
 mod thawed_client;
-mod top;
 mod tls;
+mod top;

@@ -40,7 +40,9 @@ impl Drop for Daemon {
 impl Daemon {
     /// Starts it on a port; gives it when it says `started`.
     pub fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
-        Self::start_with(binary, home, port, sessions, "")
+        // Its cost is looked at here, and not ended.
+        let limits = "limits: { cpu: 100%, memory: 1GiB }\n";
+        Self::start_with(binary, home, port, sessions, limits)
     }
 
     /// The same with more sections in its configuration.
@@ -67,7 +69,7 @@ impl Daemon {
         let before = clock();
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            // What it has to say against the machine belongs beside the figures.
             .spawn()
             .with_context(|| binary.display().to_string())?;
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?);
@@ -86,7 +88,8 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn metrics(&self) -> Result<String> {
+    /// Its metrics page.
+    pub fn metrics(&self) -> Result<String> {
         let mut stream = TcpStream::connect(&self.http)?;
         write!(
             stream,
@@ -151,7 +154,7 @@ impl Daemon {
     }
 
     /// CPU time of all its threads so far.
-    fn cpu(&self) -> Result<Duration> {
+    pub fn cpu(&self) -> Result<Duration> {
         let mut all = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
@@ -242,8 +245,19 @@ fn measure_late(binary: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Measures and prints.
-pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
+/// What the daemon took with so many leases.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Leases, of both ends.
+    pub leases: usize,
+    /// Percent of a core.
+    pub cpu_percent: f64,
+    /// Resident memory, MiB.
+    pub resident_mib: f64,
+}
+
+/// Measures and prints; gives what it found.
+pub fn measure(binary: &Path, counts: &[usize]) -> Result<Vec<Size>> {
     println!(
         "\nDaemon, by sessions (each seen at both of its ends); CPU in percent of a core over \
          {} s, tick lateness by the upper bound of its bucket",
@@ -253,7 +267,7 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         "{:>8} {:>8} {:>10} {:>8} {:>8} {:>12} {:>12}  targets: CPU, RSS",
         "sessions", "leases", "unhealthy", "CPU %", "RSS MiB", "late p50 ms", "late p99 ms"
     );
-    let (mut starts, mut scrapes) = (Vec::new(), Vec::new());
+    let (mut starts, mut scrapes, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
     for &count in counts {
         let mut sessions = Sessions::serve()?;
         let home = tempfile::tempdir()?;
@@ -268,6 +282,11 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         let [p50, p99] = daemon.tick_late_ms([0.5, 0.99])?;
         let (leases, unhealthy) = daemon.leases()?;
         scrapes.push(daemon.scrape_ms()?);
+        sizes.push(Size {
+            leases: count * 2,
+            cpu_percent: share,
+            resident_mib: resident,
+        });
         let verdicts = targets(count * 2).map_or_else(
             || "none for so many".to_owned(),
             |(cpu, rss)| {
@@ -297,5 +316,6 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         all.join(", "),
         verdict(worst, 50.0)
     );
-    measure_late(binary)
+    measure_late(binary)?;
+    Ok(sizes)
 }

@@ -3,14 +3,17 @@
 //! In: the daemon's binary, an object of empty programs. Out: tables on standard output, each
 //! target with its figure, met or missed. A missed target is a result and no failure.
 
+mod churn;
 mod daemon;
 mod frames;
+mod growth;
 mod peers;
 mod programs;
 mod protocols;
 mod recorder;
 mod sessions;
 mod table;
+mod ticks;
 mod work;
 
 use std::path::PathBuf;
@@ -41,10 +44,16 @@ struct Args {
     /// Measures what the flight recorder costs, and nothing else
     #[arg(long)]
     recorder_only: bool,
+    /// Leaves the programs and the peers out
+    #[arg(long, conflicts_with = "programs_only")]
+    daemon_only: bool,
     /// Leaves the daemon out
     #[arg(long)]
     programs_only: bool,
 }
+
+/// Flows that ticks are simulated with.
+const FLOWS: [usize; 4] = [1_000, 10_000, 30_000, 100_000];
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
@@ -56,6 +65,12 @@ fn main() -> Result<()> {
     if args.recorder_only {
         return recorder::measure(&args.daemon);
     }
+    if args.daemon_only {
+        daemon::measure(&args.daemon, &args.sessions)?;
+        churn::measure(&args.daemon)?;
+        ticks::measure(&FLOWS)?;
+        return Ok(());
+    }
     let (over_ns, empty_ns) = programs::measure(&args.empty, args.rounds)?;
     protocols::measure(&args.empty, args.rounds)?;
     if args.programs_only {
@@ -63,7 +78,17 @@ fn main() -> Result<()> {
     }
     peers::measure_programs(over_ns, empty_ns)?;
     peers::measure(&args.daemon)?;
-    daemon::measure(&args.daemon, &args.sessions)?;
+    let sizes = daemon::measure(&args.daemon, &args.sessions)?;
     recorder::measure(&args.daemon)?;
+    churn::measure(&args.daemon)?;
+    let ticks = ticks::measure(&FLOWS)?;
+    println!(
+        "\n{}",
+        growth::text(&growth::Measured {
+            switch_ns: over_ns,
+            sizes: &sizes,
+            ticks: &ticks,
+        })
+    );
     Ok(())
 }

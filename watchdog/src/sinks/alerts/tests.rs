@@ -40,6 +40,7 @@ impl Bench {
                 to: AlertDestination::Exec(ExecHook {
                     argv: vec!["page.sh".to_owned()],
                     persistent: false,
+                    real_time: false,
                     timeout_ns: 1,
                 }),
             },

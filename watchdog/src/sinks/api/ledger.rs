@@ -3,7 +3,8 @@
 //!
 //! In: what [`Dispatch`](super::super::dispatch::Dispatch) says, in order. Out: copies, to whoever
 //! asks, and a wake-up for whoever waits. Bounded in all directions. Never: a wait at the
-//! dispatcher's end beyond the few microseconds that a reader copies for.
+//! dispatcher's end. It is in real time and its readers are not, so what it says goes by a [`Feed`],
+//! whose thread waits for readers in its place.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use watchdog_model::leases::note::{Condition, LeaseHandle, Note, Outcome, Stage}
 use watchdog_model::time::Mono;
 
 use super::super::incidents::{Change, IncidentId};
+use crate::relay::{self, Receiver, Sender};
 
 /// Bytes of event lines that are kept: the last hour of a node with a busy day, and no more than
 /// the daemon can spare.
@@ -49,6 +51,38 @@ pub struct Said {
     pub line: Option<Arc<str>>,
     /// The incident that it is in.
     pub incident: Option<IncidentId>,
+}
+
+impl Said {
+    /// What a note says of a lease, where it says something: None within if that is gone.
+    fn by(
+        at: Mono,
+        note: &Note,
+        line: &Arc<str>,
+        incident: Option<IncidentId>,
+    ) -> Option<(LeaseHandle, Option<Self>)> {
+        match note {
+            Note::Transition(transition) => {
+                let stage = match transition.to {
+                    Outcome::Stage(stage) => stage,
+                    Outcome::Expired => Stage::Lapsed,
+                    Outcome::Renewed => Stage::Healthy,
+                };
+                let well = stage == Stage::Healthy;
+                let said = Self {
+                    at,
+                    stage,
+                    condition: transition.condition,
+                    cause: transition.verdict.cause,
+                    line: (!well).then(|| Arc::clone(line)),
+                    incident: incident.filter(|_| !well),
+                };
+                Some((transition.subject.handle, Some(said)))
+            }
+            Note::Gone { subject, .. } => Some((subject.handle, None)),
+            Note::Seen { .. } | Note::FalseExpiry(_) => None,
+        }
+    }
 }
 
 /// An incident over its whole life.
@@ -129,32 +163,23 @@ impl Ledger {
 
     /// A note was told by this line.
     pub fn note(&self, at: Mono, note: &Note, line: &Arc<str>, incident: Option<IncidentId>) {
+        if let Some((handle, said)) = Said::by(at, note, line, incident) {
+            self.said(handle, said);
+        }
+    }
+
+    /// The newest of a lease; None: it is gone.
+    fn said(&self, handle: LeaseHandle, said: Option<Said>) {
         let mut kept = self.kept();
-        match note {
-            Note::Transition(transition) => {
-                let handle = transition.subject.handle;
-                let stage = match transition.to {
-                    Outcome::Stage(stage) => stage,
-                    Outcome::Expired => Stage::Lapsed,
-                    Outcome::Renewed => Stage::Healthy,
-                };
-                let well = stage == Stage::Healthy;
-                let said = Said {
-                    at,
-                    stage,
-                    condition: transition.condition,
-                    cause: transition.verdict.cause,
-                    line: (!well).then(|| Arc::clone(line)),
-                    incident: incident.filter(|_| !well),
-                };
+        match said {
+            None => {
+                kept.said.remove(&handle);
+            }
+            Some(said) => {
                 if kept.said.len() < MAX_LATE || kept.said.contains_key(&handle) {
                     kept.said.insert(handle, said);
                 }
             }
-            Note::Gone { subject, .. } => {
-                kept.said.remove(&subject.handle);
-            }
-            Note::Seen { .. } | Note::FalseExpiry(_) => {}
         }
     }
 
@@ -207,5 +232,65 @@ impl Ledger {
     #[must_use]
     pub fn incidents(&self) -> Vec<Record> {
         self.kept().incidents.values().rev().copied().collect()
+    }
+}
+
+enum Item {
+    Entries(Vec<String>),
+    Event(Mono, Arc<str>),
+    Said(LeaseHandle, Option<Said>),
+    Incident(Mono, Change, bool),
+}
+
+/// The dispatcher's end of a ledger: the same calls, done a moment later. What finds no room is
+/// missing in the API until the lease or incident changes again.
+pub struct Feed(Sender<Item>);
+
+impl Feed {
+    /// Starts the thread that does them.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(ledger: Ledger) -> std::io::Result<Self> {
+        let run = move |items: Receiver<Item>| {
+            crate::priority::leave();
+            while let Some(item) = items.next() {
+                match item {
+                    Item::Entries(entries) => ledger.set_entries(&entries),
+                    Item::Event(at, line) => ledger.event(at, &line),
+                    Item::Said(handle, said) => ledger.said(handle, said),
+                    Item::Incident(at, change, closed) => ledger.incident(at, &change, closed),
+                }
+            }
+        };
+        // A lease that is late says two things: its line, and what it is.
+        relay::spawn("ledger", 128 * 1024, 2 * crate::outbox::CAPACITY, run).map(Self)
+    }
+
+    fn put(&self, item: Item) {
+        // Without room the newest is missing: what is read is old already.
+        let _ = self.0.send(item);
+    }
+
+    /// [`Ledger::set_entries`].
+    pub fn set_entries(&self, entries: &[String]) {
+        self.put(Item::Entries(entries.to_vec()));
+    }
+
+    /// [`Ledger::event`].
+    pub fn event(&self, at: Mono, line: &Arc<str>) {
+        self.put(Item::Event(at, Arc::clone(line)));
+    }
+
+    /// [`Ledger::note`].
+    pub fn note(&self, at: Mono, note: &Note, line: &Arc<str>, incident: Option<IncidentId>) {
+        if let Some((handle, said)) = Said::by(at, note, line, incident) {
+            self.put(Item::Said(handle, said));
+        }
+    }
+
+    /// [`Ledger::incident`].
+    pub fn incident(&self, at: Mono, change: &Change, closed: bool) {
+        self.put(Item::Incident(at, *change, closed));
     }
 }

@@ -366,6 +366,7 @@ fn what_the_daemon_says_of_itself() {
         }],
         timeout_sources: vec!["handshake", "config"],
         real_time: true,
+        priority: crate::priority::Granted::RealTime,
         memory_locked: false,
         http: Some("127.0.0.1:34567".parse().unwrap()),
         scope: ScopeSaid {
@@ -381,7 +382,7 @@ fn what_the_daemon_says_of_itself() {
                 r#""started","version":"0.1.0","kernel":"6.1.0","#,
                 r#""attached":[{"signal":"packets","hook":"cgroup_skb"}],"#,
                 r#""refused":[{"signal":"writes","hook":"tp_btf sock_send_length","why":"not in this kernel"}],"#,
-                r#""timeout_sources":["handshake","config"],"real_time":true,"memory_locked":false,"http":"127.0.0.1:34567","#,
+                r#""timeout_sources":["handshake","config"],"real_time":true,"priority":"real_time","memory_locked":false,"http":"127.0.0.1:34567","#,
                 r#""scope":{"cgroup":"/pods","netns":null}}"#
             )
         )

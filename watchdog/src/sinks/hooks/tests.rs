@@ -35,6 +35,7 @@ impl Bench {
         let config = ExecHook {
             argv: argv.iter().chain([&dir]).map(ToString::to_string).collect(),
             persistent,
+            real_time: persistent,
             timeout_ns: 1,
         };
         Hook {
@@ -297,6 +298,7 @@ async fn a_test_says_what_a_hook_did() {
     let config = |script: &str, persistent| ExecHook {
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         persistent,
+        real_time: persistent,
         timeout_ns: 2_000_000_000,
     };
     let tested = |script: &str, persistent| {

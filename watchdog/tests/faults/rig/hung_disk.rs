@@ -84,6 +84,11 @@ impl HungDisk {
         &self.mount
     }
 
+    /// The process behind it.
+    pub fn fuse_pid(&self) -> i32 {
+        self.fuse.pid()
+    }
+
     /// Forgets what the kernel has cached of it, so that the next read must ask the device.
     pub fn forget_cache(&self) {
         run("sync", &["-f", &self.mount.display().to_string()]);

@@ -36,6 +36,8 @@ pub fn run_if_asked() {
         ["crowd", count] => load::crowd(count),
         ["switches", pairs] => load::switches(pairs),
         ["fsyncs", file, count] => load::fsyncs(file, count),
+        ["squeezed", file, mib] => load::squeezed(file, mib),
+        ["pager", address] => crate::starved::pager::tell(address),
         _ => return,
     }
     std::process::exit(0);

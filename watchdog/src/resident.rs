@@ -1,12 +1,9 @@
-//! Gives the tick its place: real-time priority, locked memory.
+//! Keeps the process in memory.
 //!
-//! What the kernel refuses is said, and the next best taken.
+//! Out: what a warning needs is resident before it is needed, so that it waits for no page while the
+//! disk hangs. What the kernel refuses is said by the caller.
 
 use std::io;
-
-/// The longest that the tick may run without sleeping before the kernel warns it (SIGXCPU) and
-/// then kills it, microseconds: a thousand times its usual run.
-const RUNAWAY_US: libc::rlim_t = 500_000;
 
 /// Locks the process's memory, present and future, each page when it is first touched
 /// (MCL_ONFAULT: what is never touched costs nothing).
@@ -69,41 +66,6 @@ fn file_mapping(line: &str) -> Option<(usize, usize)> {
     let (start, end) = range.split_once('-')?;
     let parse = |text| usize::from_str_radix(text, 16).ok();
     Some((parse(start)?, parse(end)?))
-}
-
-/// Whether real-time priority can be had, without keeping it.
-#[must_use]
-pub fn can() -> bool {
-    std::thread::Builder::new()
-        .stack_size(64 * 1024)
-        .spawn(|| fifo().is_ok())
-        .is_ok_and(|probe| probe.join().unwrap_or(false))
-}
-
-/// Makes the calling thread SCHED_FIFO 1, else nice −20.
-pub fn apply() {
-    if fifo().is_err() {
-        // SAFETY: takes integers; 0 is the calling thread.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
-    }
-}
-
-fn fifo() -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: RUNAWAY_US,
-        rlim_max: 2 * RUNAWAY_US,
-    };
-    // SAFETY: a valid structure. A refusal only means that nothing guards against a runaway.
-    unsafe { libc::setrlimit(libc::RLIMIT_RTTIME, &raw const limit) };
-    let priority = libc::sched_param { sched_priority: 1 };
-    // Children (alert hooks) start at normal priority.
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: a valid structure; 0 is the calling thread.
-    if unsafe { libc::sched_setscheduler(0, policy, &raw const priority) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]
