@@ -267,7 +267,7 @@ impl Default for Config {
             recorder: None,
             limits: Limits {
                 cpu: 0.05,
-                memory_bytes: 128 << 20,
+                memory_bytes: 256 << 20,
             },
             probe_cost: false,
         }

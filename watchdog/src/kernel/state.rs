@@ -172,6 +172,8 @@ pub struct State {
     sockets: SkStorage<MapData, u64>,
     /// One more than the highest slot that the daemon has taken itself.
     own_high_water: usize,
+    /// Slots that the free stack has not taken back yet.
+    returning: Vec<u32>,
 }
 
 impl State {
@@ -189,6 +191,7 @@ impl State {
             thread_slots: take(programs, "THREAD_SLOTS")?,
             sockets: take(programs, "SOCKETS")?,
             own_high_water: 0,
+            returning: Vec::with_capacity(flows as usize),
         };
         state.stocked(flows)
     }
@@ -267,13 +270,13 @@ impl State {
         }
     }
 
-    /// Zeroes a dead slot and gives it back. False: the kernel did not take it (try again).
-    pub fn free_flow(&mut self, index: usize) -> bool {
+    /// Zeroes a dead slot and gives it back.
+    pub fn free_flow(&mut self, index: usize) {
         let Some(slot) = self.flows.at(index) else {
-            return true;
+            return;
         };
         let Ok(number) = u32::try_from(index) else {
-            return true;
+            return;
         };
         // SAFETY: a dead slot belongs to the daemon until it is back on the free stack.
         unsafe {
@@ -282,7 +285,19 @@ impl State {
             (*slot).generation = generation;
             (&raw mut (*slot).state).write_volatile(SLOT_FREE);
         }
-        self.free.push(number, 0).is_ok()
+        self.returning.push(number);
+        self.give_back();
+    }
+
+    /// Gives back what the free stack did not take before: it refuses when its lock is not to be had
+    /// for a quarter of a second (kernel/bpf/rqspinlock.c), as on a CPU that the hypervisor took away.
+    pub fn give_back(&mut self) {
+        while let Some(number) = self.returning.last() {
+            if self.free.push(*number, 0).is_err() {
+                return;
+            }
+            self.returning.pop();
+        }
     }
 
     /// No slot from here on has ever been in use, but for some that two CPUs take just now.

@@ -322,6 +322,7 @@ impl<G: Gauges + 'static> Tick<G> {
         if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
             self.executables.take_answers(now);
             let stalls_changed = threads.look(state, now);
+            state.give_back();
             let mark = state.high_water();
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
             // Refused, the flows beyond stay unseen and are tried again at the next tick.
@@ -383,13 +384,12 @@ impl<G: Gauges + 'static> Tick<G> {
                 }
                 if slot_state == SLOT_DEAD {
                     let keys = flows.get_mut(index).map(|flow| flow.keys());
-                    if state.free_flow(index) {
-                        for key in keys.into_iter().flatten() {
-                            record(Op::FlowGone(key));
-                            self.book.flow_gone(key, now, &mut say);
-                        }
-                        flows.forget(index);
+                    state.free_flow(index);
+                    for key in keys.into_iter().flatten() {
+                        record(Op::FlowGone(key));
+                        self.book.flow_gone(key, now, &mut say);
                     }
+                    flows.forget(index);
                 }
             }
             threads.sweep(state, now);
