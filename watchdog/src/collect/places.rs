@@ -1,7 +1,7 @@
 //! Looks up where processes run, for a thread that must not wait.
 //!
 //! In: process ids, one at a time. Out: their [`Place`], or None where procfs takes longer than
-//! [`PATIENCE`]: the next line of that process asks again. A thread that hangs is asked nothing until
+//! `PATIENCE`: the next line of that process asks again. A thread that hangs is asked nothing until
 //! it has come back. Never: a wait beyond that, or more threads than the one.
 
 use std::io;
