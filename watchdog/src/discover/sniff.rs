@@ -212,7 +212,8 @@ fn filter(excluded: &[u16]) -> Vec<libc::sock_filter> {
         step(LOAD_HALF, 6, 0, 0),
         step(ANY_BIT, 0x1fff, 6, 0),
         step(HEADER_LENGTH, 0, 0, 0),
-        step(GO, 5, 0, 0),
+        // Behind the load of 40.
+        step(GO, 6, 0, 0),
         // IPv6.
         step(EQUAL, 0x86dd, 0, 3),
         step(LOAD_BYTE, 6, 0, 0),
@@ -221,8 +222,6 @@ fn filter(excluded: &[u16]) -> Vec<libc::sock_filter> {
         step(RETURN, 0, 0, 0),
         step(SET_X, 40, 0, 0),
     ];
-    // IPv4 comes in behind the load of 40.
-    program[7].k = 6;
     let ports = u8::try_from(excluded.len()).unwrap_or(0);
     for at in [0, 2] {
         program.push(step(LOAD_HALF_X, at, 0, 0));
