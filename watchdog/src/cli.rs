@@ -143,6 +143,22 @@ pub enum Reference {
     Config,
 }
 
+/// Where things of the kernel lie, if not at their usual places.
+#[derive(Args, Clone, Debug)]
+pub struct KernelArgs {
+    /// The running kernel's types.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/sys/kernel/btf/vmlinux",
+        hide_short_help = true
+    )]
+    pub btf: PathBuf,
+    /// The cgroup v2 root, below which sockets are seen; found by itself unless given.
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub cgroup_root: Option<PathBuf>,
+}
+
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {
@@ -159,20 +175,12 @@ pub struct RunArgs {
     /// Record everything into this file, for tests and reports of bugs; it grows without end.
     #[arg(long, value_name = "FILE")]
     pub record_all: Option<PathBuf>,
-    /// The running kernel's types.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/sys/kernel/btf/vmlinux",
-        hide_short_help = true
-    )]
-    pub btf: PathBuf,
+    /// Where things of the kernel lie.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// Let the kernel programs log flows that begin and end (shown with -vv).
     #[arg(long, hide_short_help = true)]
     pub debug_probes: bool,
-    /// The cgroup v2 root, below which sockets are seen; found by itself unless given.
-    #[arg(long, value_name = "DIR", hide_short_help = true)]
-    pub cgroup_root: Option<PathBuf>,
     /// How many flows can be followed at once.
     #[arg(
         long,

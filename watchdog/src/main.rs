@@ -160,8 +160,8 @@ async fn daemon(
     let metrics = Arc::clone(&prepared.metrics);
     let wishes = Wishes {
         kernel: (!args.no_probes).then(|| Options {
-            btf: args.btf.clone(),
-            cgroup_root: args.cgroup_root.clone(),
+            btf: args.kernel.btf.clone(),
+            cgroup_root: args.kernel.cgroup_root.clone(),
             flows: args.flows,
             debug: args.debug_probes,
             netns: None,

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::KernelArgs;
 use crate::kernel::trial::{self, Trial, Tried};
 use crate::kernel::{Missing, Options};
 
@@ -33,17 +34,9 @@ pub struct DoctorArgs {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
-    /// The running kernel's types.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/sys/kernel/btf/vmlinux",
-        hide_short_help = true
-    )]
-    pub btf: PathBuf,
-    /// The cgroup v2 root; found by itself unless given.
-    #[arg(long, value_name = "DIR", hide_short_help = true)]
-    pub cgroup_root: Option<PathBuf>,
+    /// Where things of the kernel lie.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
 }
 
 /// How a prerequisite stands, better ones first.
@@ -162,14 +155,14 @@ const FLOWS: u32 = 64;
 
 fn hooks(args: &DoctorArgs) -> Vec<Check> {
     let trial = trial::run(&Options {
-        btf: args.btf.clone(),
-        cgroup_root: args.cgroup_root.clone(),
+        btf: args.kernel.btf.clone(),
+        cgroup_root: args.kernel.cgroup_root.clone(),
         flows: FLOWS,
         debug: false,
         netns: None,
         only: None,
     });
-    rows(&trial, &args.btf)
+    rows(&trial, &args.kernel.btf)
 }
 
 fn rows(trial: &Trial, btf: &std::path::Path) -> Vec<Check> {

@@ -243,9 +243,8 @@ pub fn sweep(kernel: &mut Kernel) {
     }
 }
 
-/// Measures and prints; gives what an unwatched switch and its wake-up cost over empty programs,
-/// and what an empty one costs, ns.
-pub fn measure(empty: &Path, rounds: usize) -> Result<(f64, f64)> {
+/// Our programs, and empty ones on the same hooks, attached before them and after.
+pub fn between_empty_ones(empty: &Path) -> Result<(Kernel, [Empty; 2])> {
     let options = Options {
         debug: false,
         btf: "/sys/kernel/btf/vmlinux".into(),
@@ -259,9 +258,16 @@ pub fn measure(empty: &Path, rounds: usize) -> Result<(f64, f64)> {
     let mut kernel = Kernel::load(&options)?;
     let last = Empty::load(empty, &btf).context("the empty programs")?;
     kernel.state.flows.ensure(FLOWS)?;
+    Ok((kernel, [first, last]))
+}
+
+/// Measures and prints; gives what an unwatched switch and its wake-up cost over empty programs,
+/// and what an empty one costs, ns.
+pub fn measure(empty: &Path, rounds: usize) -> Result<(f64, f64)> {
+    let (kernel, empty) = between_empty_ones(empty)?;
     let mut bench = Bench {
         kernel,
-        empty: [first, last],
+        empty,
         figures: BTreeMap::new(),
     };
     let rounds = rounds.max(1);

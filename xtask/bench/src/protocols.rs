@@ -11,16 +11,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-use aya::Btf;
-use watchdog::kernel::{Kernel, Options, self_cost};
+use anyhow::Result;
+use watchdog::kernel::{Kernel, self_cost};
 use watchdog_common::layout::{
     ENTRIES, EntryShape, FLOWS, PORTS, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
     PROTOCOL_REQUEST_REPLY, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER,
 };
 
 use crate::{
-    programs::{Empty, per_run, sweep},
+    programs::{Empty, between_empty_ones, per_run, sweep},
     table::Spread,
     work,
 };
@@ -220,22 +219,10 @@ impl Bench {
 
 /// Measures and prints.
 pub fn measure(empty: &Path, rounds: usize) -> Result<()> {
-    let options = Options {
-        debug: false,
-        btf: "/sys/kernel/btf/vmlinux".into(),
-        cgroup_root: None,
-        flows: u32::try_from(FLOWS)?,
-        netns: None,
-        only: None,
-    };
-    let btf = Btf::from_sys_fs()?;
-    let first = Empty::load(empty, &btf).context("the empty programs")?;
-    let mut kernel = Kernel::load(&options)?;
-    let last = Empty::load(empty, &btf).context("the empty programs")?;
-    kernel.state.flows.ensure(FLOWS)?;
+    let (kernel, empty) = between_empty_ones(empty)?;
     let mut bench = Bench {
         kernel,
-        empty: [first, last],
+        empty,
         figures: Figures::new(),
     };
     let rounds = rounds.max(1);
