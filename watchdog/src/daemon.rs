@@ -18,7 +18,7 @@ use crate::{
         look::Surroundings,
     },
     config::{Config, LeaseEntry, Scope},
-    kernel::{Kernel, Missing, Options, Report, self_cost::Programs},
+    kernel::{Kernel, Missing, Options, Report, release, self_cost::Programs},
     live::{self, Board},
     memory::{self, Remembered, Slate},
     netns::Netns,
@@ -209,7 +209,7 @@ impl Daemon {
             .partition::<Vec<_>, _>(|hook| hook.refused.is_none());
         Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: kernel_release(),
+            kernel: release::running(),
             attached: attached
                 .into_iter()
                 .map(|hook| Attached {
@@ -354,13 +354,6 @@ fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<Recorder>
     Recorder::start(plan, header)
         .inspect_err(|error| tracing::error!(%error, "nothing is recorded"))
         .ok()
-}
-
-fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
 }
 
 /// Config entry's index plus one, by port; 0: not watched.

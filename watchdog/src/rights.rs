@@ -11,7 +11,7 @@ use std::thread;
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-use crate::kernel::{Kernel, Missing, Options};
+use crate::kernel::{Kernel, Missing, Options, release};
 
 /// From this kernel on maps that are open are read and written without CAP_BPF, whatever
 /// `kernel.unprivileged_bpf_disabled` says; before, taking over connections after a reload would fail.
@@ -95,11 +95,7 @@ fn give_up(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
 /// The running kernel's major and minor version; nothing is known to be free in one that cannot be read.
 #[must_use]
 pub fn running_kernel() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release
-        .split(['.', '-', '\n'])
-        .map_while(|number| number.parse().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    release::version(&release::running()).unwrap_or_default()
 }
 
 #[cfg(test)]

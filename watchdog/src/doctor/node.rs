@@ -5,6 +5,7 @@ use std::fs;
 use procfs::process::Process;
 
 use super::{Check, State};
+use crate::kernel::release;
 use crate::priority::{self, Granted};
 use crate::resident;
 
@@ -90,9 +91,8 @@ pub fn without(signal: &str) -> String {
 
 /// Kernel, processor, lockdown, tracefs, pid namespace.
 pub fn basics() -> Vec<Check> {
-    let release = line("/proc/sys/kernel/osrelease");
     vec![
-        kernel(&release),
+        kernel(&release::running()),
         machine(std::env::consts::ARCH),
         lockdown(fs::read_to_string("/sys/kernel/security/lockdown").ok()),
         tracefs(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
@@ -100,18 +100,9 @@ pub fn basics() -> Vec<Check> {
     ]
 }
 
-fn line(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
-}
-
 fn kernel(release: &str) -> Check {
     const NAME: &str = "kernel";
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
-    let (Some(major), Some(minor)) = (number(), number()) else {
+    let Some(version) = release::version(release) else {
         return Check::new(
             NAME,
             State::Note,
@@ -120,10 +111,10 @@ fn kernel(release: &str) -> Check {
         .mend("nothing: the hooks below are tried");
     };
     let found = format!("Linux {release}");
-    if (major, minor) < OLDEST {
+    if version < OLDEST {
         return Check::new(NAME, State::Missing, found).mend("run Linux 5.17 or later");
     }
-    if (major, minor) < WHOLE {
+    if version < WHOLE {
         return Check::new(NAME, State::Note, found)
             .mend("Linux 6.3 has every hook; what is lost without stands below");
     }

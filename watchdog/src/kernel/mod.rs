@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod btf;
 pub mod cgroup;
+pub mod release;
 pub mod self_cost;
 pub mod state;
 pub mod trial;
