@@ -124,6 +124,9 @@ fn host(
             return (host.clone(), "the log's name");
         }
     }
+    if let Some(host) = source.host.as_deref().filter(|host| names_a_host(host)) {
+        return (host.to_owned(), "the host that syslog names");
+    }
     (name.clone(), "nothing")
 }
 

@@ -19,6 +19,21 @@ pub struct Stamp {
     pub len: usize,
 }
 
+impl Stamp {
+    /// Microseconds since 1970, as the journal counts.
+    #[must_use]
+    pub fn of_unix_us(us: i64) -> Option<Self> {
+        let local = us.checked_mul(1000)?;
+        // As far as years are believed.
+        (0..230 * 365 * DAY).contains(&local).then_some(Self {
+            local,
+            zone: Some(0),
+            yearless: None,
+            len: 0,
+        })
+    }
+}
+
 /// The number in `count` digits at `at`.
 #[inline]
 #[must_use]
@@ -97,7 +112,7 @@ pub fn iso(bytes: &[u8]) -> Option<Stamp> {
     {
         return None;
     }
-    let year = digits(bytes, 0, 4)?;
+    let year = known_year(digits(bytes, 0, 4)?)?;
     let (month, day) = month_and_day(digits(bytes, 5, 2)?, digits(bytes, 8, 2)?)?;
     let (of_day, taken) = clock(bytes.get(11..)?)?;
     let mut len = 11 + taken;
@@ -122,6 +137,17 @@ pub fn syslog(bytes: &[u8]) -> Option<Stamp> {
     if at(bytes, 6) != b' ' {
         return None;
     }
+    if let Some(year) = digits(bytes, 7, 4).and_then(known_year)
+        && at(bytes, 11) == b' '
+    {
+        let (of_day, taken) = clock(bytes.get(12..)?)?;
+        return Some(Stamp {
+            local: days_from_civil(year, month, day) * DAY + of_day,
+            zone: None,
+            yearless: None,
+            len: 12 + taken,
+        });
+    }
     let (of_day, taken) = clock(bytes.get(7..)?)?;
     Some(Stamp {
         local: of_day,
@@ -143,7 +169,7 @@ pub fn ctime(bytes: &[u8]) -> Option<Stamp> {
     if at(rest, stamp.len) != b' ' {
         return None;
     }
-    let year = digits(rest, stamp.len + 1, 4)?;
+    let year = known_year(digits(rest, stamp.len + 1, 4)?)?;
     Some(Stamp {
         local: days_from_civil(year, month, day) * DAY + stamp.local,
         zone: None,
@@ -171,6 +197,13 @@ pub fn seconds(bytes: &[u8]) -> Option<(i64, usize)> {
         len += 1;
     }
     (len > whole + 1).then_some((ns, len))
+}
+
+/// A year that a log can be of: others are a number that looks like one, and nanoseconds since 1970 end in
+/// 2262.
+#[must_use]
+pub fn known_year(year: i64) -> Option<i64> {
+    (1970..2200).contains(&year).then_some(year)
 }
 
 /// Month and day, if there are such.
