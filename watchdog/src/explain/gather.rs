@@ -57,8 +57,7 @@ pub fn gather(args: &[String]) -> Result<Gathered> {
             File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
             all.file(kind, path, &name);
         } else {
-            let mut pipe =
-                File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
+            let mut pipe = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
             let copy = all.spool(&mut pipe, &name)?;
             all.file(kind, &copy, &name);
         }
@@ -84,7 +83,8 @@ impl Gathered {
             Ok(false) => self.log(kind, path, name),
             Ok(true) => {
                 if let Err(error) = self.archive(kind, path, name) {
-                    self.unread.push(format!("{name}: {error:#}; read up to there"));
+                    self.unread
+                        .push(format!("{name}: {error:#}; read up to there"));
                 }
             }
             Err(error) => self.unread.push(format!("{name}: {error:#}")),
@@ -128,6 +128,14 @@ impl Gathered {
     }
 
     fn archive(&mut self, kind: Option<Kind>, path: &Path, name: &str) -> Result<()> {
+        let first = self.inputs.len();
+        let outcome = self.members(kind, path, name);
+        // As of a directory; in the archive they are in the order in which they were put there.
+        self.inputs[first..].sort_by(|one, two| one.name.cmp(&two.name));
+        outcome
+    }
+
+    fn members(&mut self, kind: Option<Kind>, path: &Path, name: &str) -> Result<()> {
         let mut archive = tar::Archive::new(open(path, None)?);
         for member in archive.entries()? {
             let mut member = member?;
@@ -156,7 +164,12 @@ impl Gathered {
 
     /// A copy that can be read again.
     fn spool(&mut self, from: &mut dyn Read, name: &str) -> Result<PathBuf> {
-        let wrong = || format!("{name}: cannot be copied to {}", std::env::temp_dir().display());
+        let wrong = || {
+            format!(
+                "{name}: cannot be copied to {}",
+                std::env::temp_dir().display()
+            )
+        };
         if self.spool.is_none() {
             self.spool = Some(TempDir::with_prefix("lease-watchdog-").with_context(wrong)?);
         }
@@ -210,8 +223,14 @@ pub fn what_else(head: &[u8]) -> &'static str {
             b"LPKSHHRH",
             "systemd's own journal: give what `journalctl --file FILE -o short-iso-precise` writes",
         ),
-        (b"ZKLG", "a ZooKeeper transaction log, not what the server says: give its zookeeper.log or .out"),
-        (b"ZKSN", "a ZooKeeper snapshot, not what the server says: give its zookeeper.log or .out"),
+        (
+            b"ZKLG",
+            "a ZooKeeper transaction log, not what the server says: give its zookeeper.log or .out",
+        ),
+        (
+            b"ZKSN",
+            "a ZooKeeper snapshot, not what the server says: give its zookeeper.log or .out",
+        ),
         (b"\x7fELF", "a program or a core dump"),
         (&[0xd4, 0xc3, 0xb2, 0xa1], "a packet capture"),
         (&[0x0a, 0x0d, 0x0d, 0x0a], "a packet capture"),
@@ -257,7 +276,11 @@ mod tests {
         let all = gather(&[dir.path().display().to_string()]).unwrap();
         assert_eq!(names(&all), ["a.log", "b.log"]);
         let unread = all.unread.join("\n");
-        for what in ["notes.md: no known kind", "empty.log: empty", "a ZooKeeper transaction log"] {
+        for what in [
+            "notes.md: no known kind",
+            "empty.log: empty",
+            "a ZooKeeper transaction log",
+        ] {
             assert!(unread.contains(what), "{unread}");
         }
     }
@@ -275,7 +298,9 @@ mod tests {
             header.set_mtime(1_667_572_603);
             header.set_mode(0o644);
             header.set_cksum();
-            packed.append_data(&mut header, name, text.as_bytes()).unwrap();
+            packed
+                .append_data(&mut header, name, text.as_bytes())
+                .unwrap();
         }
         let packed = packed.into_inner().unwrap().finish().unwrap();
         let path = dir.path().join("bundle.tgz");
@@ -307,7 +332,11 @@ mod tests {
             std::thread::yield_now();
             // SAFETY: an open descriptor, and a place for one int.
             let asked = unsafe {
-                libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&writer), libc::FIONREAD, &mut waiting)
+                libc::ioctl(
+                    std::os::fd::AsRawFd::as_raw_fd(&writer),
+                    libc::FIONREAD,
+                    &mut waiting,
+                )
             };
             assert_eq!(asked, 0);
         }
@@ -329,7 +358,10 @@ mod tests {
             (file("c", b"\0\x01\x02\x03"), "binary"),
             (file("d", b"\x1f\x8b\x08broken"), "d: cannot be read"),
             (file("e", b"hello\n"), "kinds: glog"),
-            (dir.path().join("f").display().to_string(), "cannot be opened"),
+            (
+                dir.path().join("f").display().to_string(),
+                "cannot be opened",
+            ),
             ("nonsense:x".to_owned(), "no kind \"nonsense\""),
         ] {
             let error = format!("{:#}", gather(std::slice::from_ref(&arg)).unwrap_err());

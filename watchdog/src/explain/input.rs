@@ -261,10 +261,9 @@ mod tests {
         let mut text = vec![b'x'; 3 * LINE];
         text.extend_from_slice(b"\nnext\n");
         let mut got = Vec::new();
-        blocks(
-            BufReader::with_capacity(CHUNK, text.as_slice()),
-            |block| got.extend_from_slice(block),
-        )
+        blocks(BufReader::with_capacity(CHUNK, text.as_slice()), |block| {
+            got.extend_from_slice(block)
+        })
         .unwrap();
         assert_eq!(got.len(), LINE + 6);
         assert!(got.ends_with(b"x\nnext\n"));

@@ -149,8 +149,12 @@ impl<'a> Mixed<'a> {
                 continue;
             }
             if lane.reading.is_none() {
-                let kernel = (lane.program == b"kernel").then_some(Kind::Kernel);
-                let kind = self.named.or(kernel).or_else(|| detect(&lane.text));
+                let by_name = match lane.program.as_slice() {
+                    b"kernel" => Some(Kind::Kernel),
+                    b"etcd" => Some(Kind::Etcd),
+                    _ => None,
+                };
+                let kind = self.named.or(by_name).or_else(|| detect(&lane.text));
                 // Who passes lines on has stamps, so a line needs none of its own.
                 let kind = kind.or_else(|| {
                     let says = self.tools.search.automaton.is_match(&lane.text);
@@ -184,8 +188,11 @@ impl<'a> Mixed<'a> {
     #[must_use]
     pub fn end(self) -> (Vec<(Source, Vec<Event>)>, Option<String>) {
         let many = self.lanes.len() > 1;
-        let hosts = |lane: &Lane<'_>| self.lanes.iter().any(|other| other.host != lane.host);
-        let several_hosts = self.lanes.iter().any(hosts);
+        let mut hosts: Vec<&[u8]> = self.lanes.iter().map(|lane| lane.host.as_slice()).collect();
+        hosts.retain(|host| !host.is_empty());
+        hosts.sort_unstable();
+        hosts.dedup();
+        let several_hosts = hosts.len() > 1;
         let mut read = Vec::new();
         let mut quiet: Vec<String> = Vec::new();
         let mut unread = self.beyond;

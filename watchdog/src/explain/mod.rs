@@ -28,6 +28,7 @@ pub mod report;
 mod roles;
 pub mod rules;
 mod scan;
+mod sessions;
 mod stalls;
 mod stamp;
 mod text;
@@ -46,6 +47,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use incidents::Which;
 use report::{Report, SourceReport};
 use rules::RULES;
 use scan::Logs;
@@ -198,21 +200,16 @@ fn replayed(file: &std::path::Path, json: bool) -> Result<String> {
 fn report_of(logs: &Logs, at: Option<&str>) -> Result<Report> {
     let parties = parties::parties(logs);
     let derived = findings::derive(logs);
-    let mut incidents = incidents::incidents(logs, &parties, &derived);
+    let which = match at {
+        Some(text) => Which::At(moment(text, logs)?),
+        None => Which::Last(MOST_INCIDENTS),
+    };
+    let (incidents, all) = incidents::incidents(logs, &parties, &derived, which);
     let mut assumptions = assumptions(logs);
-    if let Some(text) = at {
-        let at = moment(text, logs)?;
-        let nearest = incidents
-            .into_iter()
-            .min_by_key(|incident| incident.from.since(at).max(at.since(incident.to)).max(0));
-        incidents = nearest.into_iter().collect();
-    }
-    if incidents.len() > MOST_INCIDENTS {
+    if at.is_none() && all > MOST_INCIDENTS {
         assumptions.push(format!(
-            "{} incidents; the last {MOST_INCIDENTS} are told, --at TIME leads to the others",
-            incidents.len()
+            "{all} incidents; the last {MOST_INCIDENTS} are told, --at TIME leads to the others"
         ));
-        incidents.drain(..incidents.len() - MOST_INCIDENTS);
     }
     let used: BTreeSet<_> = incidents
         .iter()

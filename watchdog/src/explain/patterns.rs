@@ -28,6 +28,8 @@ struct Entry {
     fields: Vec<String>,
     #[serde(default)]
     needs: Vec<String>,
+    #[serde(default)]
+    else_unknown: bool,
     follows: Option<Meaning>,
 }
 
@@ -42,6 +44,8 @@ pub struct Pattern {
     needle: String,
     fields: Vec<Regex>,
     needs: Vec<String>,
+    /// Without what it needs a line is another one, not one that was cut.
+    pub else_unknown: bool,
 }
 
 /// What was read off a line: names of groups and what they hold.
@@ -136,7 +140,11 @@ impl Patterns {
     ///
     /// When the automaton would be too large.
     pub fn search(&self) -> Result<Search> {
-        let mut needles: Vec<&str> = self.all.iter().map(|pattern| pattern.needle.as_str()).collect();
+        let mut needles: Vec<&str> = self
+            .all
+            .iter()
+            .map(|pattern| pattern.needle.as_str())
+            .collect();
         let mut entries: Vec<Option<usize>> = (0..self.all.len()).map(Some).collect();
         needles.push(EMBEDDED);
         entries.push(None);
@@ -188,6 +196,7 @@ fn compile(text: &str) -> Result<Vec<Pattern>> {
                 needle: entry.needle,
                 fields,
                 needs: entry.needs,
+                else_unknown: entry.else_unknown,
             })
         })
         .collect()
@@ -200,9 +209,15 @@ mod tests {
     #[test]
     fn the_projects_own_patterns_compile_and_every_kind_has_some() {
         let patterns = Patterns::load(&[]).unwrap();
-        assert_eq!(patterns.search().unwrap().entries.len(), patterns.all.len() + 1);
+        assert_eq!(
+            patterns.search().unwrap().entries.len(),
+            patterns.all.len() + 1
+        );
         for reader in &crate::explain::readers::READERS {
-            let some = patterns.all.iter().any(|pattern| pattern.kinds.contains(&reader.kind));
+            let some = patterns
+                .all
+                .iter()
+                .any(|pattern| pattern.kinds.contains(&reader.kind));
             assert!(some || reader.kind == Kind::Recording, "{}", reader.name);
         }
     }

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::activity::Activity;
 use super::clocks::Alias;
 use super::input::{Input, Series, blocks, open, progress};
-use super::mixed::Mixed;
 use super::meaning::{Event, Meaning};
+use super::mixed::Mixed;
 use super::patterns::{Fields, Pattern, Patterns, Search};
 use super::readers::{Head, Kind, Moment, zookeeper_c};
 use super::stamp::Stamp;
@@ -380,7 +380,7 @@ impl<'a> Reading<'a> {
         self.source.counts.lines += 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let head = (self.kind.reader().head)(line);
-        if head.is_some() && !hits.is_empty() && self.speaks(hits) || hits.is_empty() {
+        if hits.is_empty() {
             match head {
                 Some(head) => self.headed(line, self.kind, head, hits, outer),
                 None => self.headless(line, hits, outer),
@@ -388,19 +388,19 @@ impl<'a> Reading<'a> {
             return;
         }
         // Two programs, or two libraries of one program, may write into one file.
+        let own = (self.kind.reader().claims)(line).max(CLEARLY - 1);
         let other = hits
             .iter()
             .filter_map(|(_, hit)| self.search.entries[*hit])
             .flat_map(|number| self.patterns.get(number).kinds())
             .filter(|kind| **kind != self.kind)
-            .find_map(|kind| {
-                let reader = kind.reader();
-                let clear = (reader.claims)(line) >= CLEARLY;
-                clear.then(|| (reader.head)(line)).flatten().map(|head| (*kind, head))
-            });
+            .map(|kind| ((kind.reader().claims)(line), *kind))
+            .max_by_key(|(claims, _)| *claims)
+            .filter(|(claims, _)| *claims > own)
+            .and_then(|(_, kind)| Some((kind, (kind.reader().head)(line)?)));
         match (other, head) {
             (Some((kind, head)), _) => self.headed(line, kind, head, hits, outer),
-            (None, Some(head)) => self.headed(line, self.kind, head, &[], outer),
+            (None, Some(head)) => self.headed(line, self.kind, head, hits, outer),
             (None, None) => self.headless(line, hits, outer),
         }
     }
@@ -487,7 +487,7 @@ impl<'a> Reading<'a> {
         let mut said: Option<(Meaning, Fields)> = None;
         let mut consider =
             |pattern: &Pattern, message: &[u8]| match (pattern.fields(message), &mut said) {
-                (None, _) => cut = true,
+                (None, _) => cut |= !pattern.else_unknown,
                 (Some(fields), None) => said = Some((pattern.event, fields)),
                 // A line that holds an event and what usually continues it.
                 (Some(fields), Some(before)) if pattern.follows == Some(before.0) => {

@@ -130,7 +130,11 @@ impl Utf16 {
             .chunks_exact(2)
             .map(|pair| (self.unit)([pair[0], pair[1]]));
         let mut all: Vec<u16> = self.high.take().into_iter().chain(units).collect();
-        if filled == bytes.len() && all.last().is_some_and(|last| (0xd800..0xdc00).contains(last)) {
+        if filled == bytes.len()
+            && all
+                .last()
+                .is_some_and(|last| (0xd800..0xdc00).contains(last))
+        {
             self.high = all.pop();
         }
         for unit in char::decode_utf16(all) {
@@ -208,7 +212,8 @@ mod tests {
         for pack in [gzip, zstd, bzip2, xz] {
             let packed = pack(&text);
             let mut out = Vec::new();
-            let mut reader = unpacked(io::Cursor::new(packed[..packed.len() / 2].to_vec())).unwrap();
+            let mut reader =
+                unpacked(io::Cursor::new(packed[..packed.len() / 2].to_vec())).unwrap();
             assert!(reader.read_to_end(&mut out).is_err());
             assert!(!out.is_empty() && text.starts_with(&out));
         }
@@ -218,8 +223,16 @@ mod tests {
     fn what_windows_writes_is_text() {
         let text = "2022-11-04 22:36:43 日志 🙂\r\n".repeat(9000);
         for (mark, bytes) in [
-            ([0xff, 0xfe], text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()),
-            ([0xfe, 0xff], text.encode_utf16().flat_map(u16::to_be_bytes).collect()),
+            (
+                [0xff, 0xfe],
+                text.encode_utf16()
+                    .flat_map(u16::to_le_bytes)
+                    .collect::<Vec<u8>>(),
+            ),
+            (
+                [0xfe, 0xff],
+                text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+            ),
         ] {
             let marked = [mark.to_vec(), bytes].concat();
             assert!(all(marked).unwrap() == text.as_bytes());

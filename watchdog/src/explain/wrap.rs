@@ -335,7 +335,14 @@ fn word(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn of_syslog(line: &[u8]) -> Option<Peeled<'_>> {
     const LEVELS: [&[u8]; 9] = [
-        b"TRACE", b"DEBUG", b"INFO", b"NOTICE", b"WARN", b"WARNING", b"ERROR", b"CRITICAL",
+        b"TRACE",
+        b"DEBUG",
+        b"INFO",
+        b"NOTICE",
+        b"WARN",
+        b"WARNING",
+        b"ERROR",
+        b"CRITICAL",
         b"FATAL",
     ];
     let line = without_priority(line).unwrap_or(line);
@@ -367,10 +374,7 @@ fn of_syslog(line: &[u8]) -> Option<Peeled<'_>> {
 /// `<13>`.
 fn without_priority(line: &[u8]) -> Option<&[u8]> {
     let rest = line.strip_prefix(b"<")?;
-    let digits = rest
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     (1..=3).contains(&digits).then_some(())?;
     rest[digits..].strip_prefix(b">")
 }
@@ -415,7 +419,10 @@ fn compose(line: &[u8]) -> Option<Peeled<'_>> {
         .iter()
         .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
         .count();
-    let blanks = line[name..].iter().take_while(|byte| **byte == b' ').count();
+    let blanks = line[name..]
+        .iter()
+        .take_while(|byte| **byte == b' ')
+        .count();
     if !(1..=NAME).contains(&name) || blanks == 0 {
         return None;
     }
@@ -476,22 +483,98 @@ mod tests {
         let json = serde_json::to_string(&format!("{JAVA} \"q\"\n")).unwrap();
         for (line, wraps, host, program) in [
             (JAVA.to_owned(), vec![], "", ""),
-            (format!("\x1b[36mzk1  |\x1b[0m {JAVA}"), vec![Colours, Compose], "", "zk1"),
-            (format!(r#"{{"log":{},"stream":"stdout","time":"2016-03-01T12:00:00.5Z"}}"#, json.replace(r#" \"q\""#, "")), vec![Json], "", ""),
-            (format!(r#"{{"__REALTIME_TIMESTAMP":"1456833600500000","_HOSTNAME":"n1","SYSLOG_IDENTIFIER":"java","MESSAGE":"{JAVA}"}}"#), vec![Json], "n1", "java"),
-            (format!("2016-03-01T12:00:00.123456789Z stdout F {JAVA}"), vec![Cri], "", ""),
-            (format!("2016-03-01T12:00:00.123456789+08:00 stderr F {JAVA}"), vec![Cri], "", ""),
-            (format!("Mar  1 12:00:00 n1 zookeeper[77]: {JAVA}"), vec![Syslog], "n1", "zookeeper"),
-            (format!("<13>Mar  1 12:00:00 n1 zookeeper: {JAVA}"), vec![Syslog], "n1", "zookeeper"),
-            (format!("2016-03-01T12:00:00.5+0100 n1 java[77]: {JAVA}"), vec![Syslog], "n1", "java"),
-            (format!("<34>1 2016-03-01T12:00:00.5Z n1 java 77 - [a@1 b=\"c\"] {JAVA}"), vec![Rfc5424], "n1", "java"),
-            (format!("<34>1 2016-03-01T12:00:00.5Z n1 java 77 - - {JAVA}"), vec![Rfc5424], "n1", "java"),
-            (format!("[pod/zk-0/zookeeper] 2016-03-01T12:00:00.5Z {JAVA}"), vec![Pod, Stamped], "", "zk-0/zookeeper"),
-            (format!("2016-03-01T12:00:00.123456789Z {JAVA}"), vec![Stamped], "", ""),
-            (format!("Mar  1 12:00:00 n1 dockerd[77]: {{\"log\":\"{JAVA}\\n\",\"time\":\"2016-03-01T12:00:00.5Z\"}}"), vec![Syslog, Json], "n1", "dockerd"),
+            (
+                format!("\x1b[36mzk1  |\x1b[0m {JAVA}"),
+                vec![Colours, Compose],
+                "",
+                "zk1",
+            ),
+            (
+                format!(
+                    r#"{{"log":{},"stream":"stdout","time":"2016-03-01T12:00:00.5Z"}}"#,
+                    json.replace(r#" \"q\""#, "")
+                ),
+                vec![Json],
+                "",
+                "",
+            ),
+            (
+                format!(
+                    r#"{{"__REALTIME_TIMESTAMP":"1456833600500000","_HOSTNAME":"n1","SYSLOG_IDENTIFIER":"java","MESSAGE":"{JAVA}"}}"#
+                ),
+                vec![Json],
+                "n1",
+                "java",
+            ),
+            (
+                format!("2016-03-01T12:00:00.123456789Z stdout F {JAVA}"),
+                vec![Cri],
+                "",
+                "",
+            ),
+            (
+                format!("2016-03-01T12:00:00.123456789+08:00 stderr F {JAVA}"),
+                vec![Cri],
+                "",
+                "",
+            ),
+            (
+                format!("Mar  1 12:00:00 n1 zookeeper[77]: {JAVA}"),
+                vec![Syslog],
+                "n1",
+                "zookeeper",
+            ),
+            (
+                format!("<13>Mar  1 12:00:00 n1 zookeeper: {JAVA}"),
+                vec![Syslog],
+                "n1",
+                "zookeeper",
+            ),
+            (
+                format!("2016-03-01T12:00:00.5+0100 n1 java[77]: {JAVA}"),
+                vec![Syslog],
+                "n1",
+                "java",
+            ),
+            (
+                format!("<34>1 2016-03-01T12:00:00.5Z n1 java 77 - [a@1 b=\"c\"] {JAVA}"),
+                vec![Rfc5424],
+                "n1",
+                "java",
+            ),
+            (
+                format!("<34>1 2016-03-01T12:00:00.5Z n1 java 77 - - {JAVA}"),
+                vec![Rfc5424],
+                "n1",
+                "java",
+            ),
+            (
+                format!("[pod/zk-0/zookeeper] 2016-03-01T12:00:00.5Z {JAVA}"),
+                vec![Pod, Stamped],
+                "",
+                "zk-0/zookeeper",
+            ),
+            (
+                format!("2016-03-01T12:00:00.123456789Z {JAVA}"),
+                vec![Stamped],
+                "",
+                "",
+            ),
+            (
+                format!(
+                    "Mar  1 12:00:00 n1 dockerd[77]: {{\"log\":\"{JAVA}\\n\",\"time\":\"2016-03-01T12:00:00.5Z\"}}"
+                ),
+                vec![Syslog, Json],
+                "n1",
+                "dockerd",
+            ),
         ] {
             let found = wrapped(&line);
-            assert_eq!(found, (wraps, host.to_owned(), program.to_owned(), JAVA.to_owned()), "{line}");
+            assert_eq!(
+                found,
+                (wraps, host.to_owned(), program.to_owned(), JAVA.to_owned()),
+                "{line}"
+            );
         }
     }
 
@@ -517,7 +600,10 @@ mod tests {
         let cri = peel(&[Wrap::Cri], b"2016-03-01T12:00:00.1Z stdout P first half");
         assert!(cri.partial && cri.whole);
         assert_eq!(&*cri.text, b"first half");
-        let long = format!(r#"{{"log":"{}","time":"2016-03-01T12:00:00.5Z"}}"#, "x".repeat(16 << 10));
+        let long = format!(
+            r#"{{"log":"{}","time":"2016-03-01T12:00:00.5Z"}}"#,
+            "x".repeat(16 << 10)
+        );
         assert!(peel(&[Wrap::Json], long.as_bytes()).partial);
         assert!(!peel(&[Wrap::Json], br#"{"log":"no end"}"#).partial);
         let not = peel(&[Wrap::Syslog], b"\tat a.b.C(D.java:1)");

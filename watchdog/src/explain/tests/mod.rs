@@ -3,6 +3,8 @@
 mod incident;
 mod other_logs;
 mod page;
+mod shapes;
+mod wrapped;
 
 use std::fs;
 use std::path::{Path, PathBuf};
