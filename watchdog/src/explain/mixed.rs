@@ -12,9 +12,12 @@ use super::scan::{Outer, Reading, Source, Tools};
 use super::wrap::{Wrap, peel};
 
 /// Programs that are told apart; what others write is counted.
-const MOST: usize = 512;
+const MOST: usize = 256;
 /// Of a line that its runtime split so much is put together again.
 const LINE: usize = 1 << 20;
+/// A program's kind is found by so many lines, or so many bytes: always the same ones, wherever buffers end.
+const LOOKED_AT: usize = 400;
+const LOOKED_AT_BYTES: usize = 64 << 10;
 /// Names that are said.
 const NAMED: usize = 12;
 
@@ -30,6 +33,24 @@ struct Lane<'a> {
     reading: Option<Reading<'a>>,
     /// Lines of no known kind.
     unread: u64,
+}
+
+impl Lane<'_> {
+    /// Hands on what has come, but for a line that goes on.
+    fn read(&mut self) {
+        let kept = if self.partial && !self.text.is_empty() {
+            memchr::memrchr(b'\n', &self.text[..self.text.len() - 1]).map_or(0, |at| at + 1)
+        } else {
+            self.text.len()
+        };
+        let lines = self.lines.len() - usize::from(kept < self.text.len());
+        match &mut self.reading {
+            Some(reading) => reading.block(&self.text[..kept], &self.lines[..lines]),
+            None => self.unread += lines as u64,
+        }
+        self.text.drain(..kept);
+        self.lines.drain(..lines);
+    }
 }
 
 /// A file's programs.
@@ -65,6 +86,7 @@ impl<'a> Mixed<'a> {
 
     /// What follows is of the set's next file.
     pub fn next_file(&mut self, place: usize) {
+        self.read(true);
         self.file = place;
         self.line = 0;
         for lane in &mut self.lanes {
@@ -96,7 +118,7 @@ impl<'a> Mixed<'a> {
             };
             self.last = place;
             let lane = &mut self.lanes[place];
-            if lane.partial && lane.text.len() > 1 {
+            if lane.partial && !lane.text.is_empty() {
                 lane.text.pop();
                 let begun = memchr::memrchr(b'\n', &lane.text).map_or(0, |at| at + 1);
                 let room = LINE.saturating_sub(lane.text.len() - begun);
@@ -111,8 +133,12 @@ impl<'a> Mixed<'a> {
             }
             lane.text.push(b'\n');
             lane.partial = peeled.partial;
+            let enough = lane.lines.len() >= LOOKED_AT || lane.text.len() >= LOOKED_AT_BYTES;
+            if lane.reading.is_none() && enough {
+                Self::decide(self.tools, &self.series, self.named, self.file, lane);
+            }
         }
-        self.read();
+        self.read(false);
     }
 
     fn lane(&mut self, host: &[u8], program: &[u8]) -> Option<usize> {
@@ -142,51 +168,63 @@ impl<'a> Mixed<'a> {
         Some(self.lanes.len() - 1)
     }
 
-    /// Reads what each has said in this block.
-    fn read(&mut self) {
+    /// Reads what each has said, of those whose kind is known; at a file's end of all.
+    fn read(&mut self, all: bool) {
         for lane in &mut self.lanes {
-            if lane.lines.is_empty() {
-                continue;
+            if all {
+                lane.partial = false;
             }
-            if lane.reading.is_none() {
-                let by_name = match lane.program.as_slice() {
-                    b"kernel" => Some(Kind::Kernel),
-                    b"etcd" => Some(Kind::Etcd),
-                    _ => None,
-                };
-                let kind = self.named.or(by_name).or_else(|| detect(&lane.text));
-                // Who passes lines on has stamps, so a line needs none of its own.
-                let kind = kind.or_else(|| {
-                    let says = self.tools.search.automaton.is_match(&lane.text);
-                    says.then_some(Kind::ZookeeperJava)
-                });
-                lane.reading = kind
-                    .filter(|kind| !matches!(kind, Kind::Recording))
-                    .map(|kind| {
-                        let series = Series {
-                            kind,
-                            ..self.series.clone()
-                        };
-                        let mut reading = Reading::new(self.tools, series);
-                        reading.next_file(self.file);
-                        let host = String::from_utf8_lossy(&lane.host).into_owned();
-                        let head = lane.text[..lane.text.len().min(64 << 10)].to_vec();
-                        reading.of_host((!host.is_empty()).then_some(host), head);
-                        reading
-                    });
+            if lane.reading.is_some() {
+                lane.read();
+            } else if all {
+                Self::decide(self.tools, &self.series, self.named, self.file, lane);
             }
-            match &mut lane.reading {
-                Some(reading) => reading.block(&lane.text, &lane.lines),
-                None => lane.unread += lane.lines.len() as u64,
-            }
-            lane.text.clear();
-            lane.lines.clear();
         }
+    }
+
+    /// Finds a lane's kind by what has come so far, and reads that; without a kind it is counted.
+    fn decide(
+        tools: Tools<'a>,
+        series: &Series,
+        named: Option<Kind>,
+        file: usize,
+        lane: &mut Lane<'a>,
+    ) {
+        if lane.lines.is_empty() {
+            return;
+        }
+        let by_name = match lane.program.as_slice() {
+            b"kernel" => Some(Kind::Kernel),
+            b"etcd" => Some(Kind::Etcd),
+            _ => None,
+        };
+        let kind = named
+            .or(by_name)
+            .or_else(|| detect(&lane.text))
+            .filter(|kind| *kind != Kind::Recording)
+            // Who passes lines on has stamps, so a line needs none of its own.
+            .or_else(|| {
+                let says = tools.search.automaton.is_match(&lane.text);
+                says.then_some(Kind::ZookeeperJava)
+            });
+        lane.reading = kind.map(|kind| {
+            let series = Series {
+                kind,
+                ..series.clone()
+            };
+            let mut reading = Reading::new(tools, series);
+            reading.next_file(file);
+            let host = String::from_utf8_lossy(&lane.host).into_owned();
+            reading.of_host((!host.is_empty()).then_some(host), lane.text.clone());
+            reading
+        });
+        lane.read();
     }
 
     /// The programs that said something, and a word about the others.
     #[must_use]
-    pub fn end(self) -> (Vec<(Source, Vec<Event>)>, Option<String>) {
+    pub fn end(mut self) -> (Vec<(Source, Vec<Event>)>, Option<String>) {
+        self.read(true);
         let many = self.lanes.len() > 1;
         let mut hosts: Vec<&[u8]> = self.lanes.iter().map(|lane| lane.host.as_slice()).collect();
         hosts.retain(|host| !host.is_empty());

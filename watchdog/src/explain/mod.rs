@@ -142,7 +142,9 @@ pub fn explain(args: &ExplainArgs) -> Result<Report> {
     logs.unread.splice(0..0, gathered.unread.iter().cloned());
     let mut clocks = clocks::Clocks::default();
     for input in &recordings {
-        let recording = match crate::recorder::format::Recording::read(&input.path) {
+        let recording = input::open(&input.path, None)
+            .and_then(crate::recorder::format::Recording::from_reader);
+        let recording = match recording {
             Ok(recording) => recording,
             // Others may tell enough.
             Err(error) => {

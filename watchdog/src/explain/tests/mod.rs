@@ -1,5 +1,6 @@
 //! `explain` on logs written for the purpose: as they are, and changed in every way that must not matter.
 
+mod fuzz;
 mod incident;
 mod other_logs;
 mod page;

@@ -86,6 +86,7 @@ fn every_wrap_tells_the_same_story() {
         let host = &report.sources[0].party.host;
         let alike = story(&report)
             .replace(&format!("zk ({host})"), "zk")
+            .replace(&format!("zk on {host}"), "zk")
             .replace(host.as_str(), "zk");
         same(&alike, &story(&plain), name);
     }
