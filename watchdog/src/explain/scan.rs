@@ -3,7 +3,7 @@
 //! In: files. Out: for each source its events, its threads' activity and what it was made of; each line is
 //! counted once. Never: more memory than events and pauses need; a line that ends the reading.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use anyhow::Result;
@@ -90,6 +90,8 @@ pub struct Logs {
     pub aliases: Vec<Alias>,
     /// What is known of their clocks.
     pub clocks: Vec<String>,
+    /// Hosts whose times are by one clock.
+    pub settled: BTreeSet<String>,
     /// What was not read, and why.
     pub unread: Vec<String>,
 }
@@ -130,6 +132,7 @@ pub fn scan(inputs: Vec<Input>, patterns: &Patterns, timezone: Option<&str>) -> 
         years,
         aliases: Vec::new(),
         clocks: Vec::new(),
+        settled: BTreeSet::new(),
         unread: Vec::new(),
     };
     let search = patterns.search()?;

@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod incident;
+mod nodes;
 mod other_logs;
 mod page;
 mod shapes;
