@@ -132,7 +132,7 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
-        let (live, board) = live::board(capacity);
+        let (live, board) = live::board(live::PATIENCE);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
@@ -155,6 +155,8 @@ impl Daemon {
             service: wishes.service.another(),
             control,
         };
+        // Loading has left much behind.
+        resident::give_back();
         let memory_locked = match resident::lock_memory() {
             Ok(()) => true,
             Err(error) => {

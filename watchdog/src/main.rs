@@ -23,6 +23,7 @@ use watchdog::mute;
 use watchdog::outbox::{Lost, outbox};
 use watchdog::priority;
 use watchdog::reference;
+use watchdog::resident;
 use watchdog::rights::Loader;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
@@ -108,6 +109,7 @@ fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
 }
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
+    resident::return_what_is_large();
     let config = Config::load(args.config.as_deref())?;
     // Before any other thread: those then never have the rights to load.
     let loader = Loader::start()

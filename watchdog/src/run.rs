@@ -188,6 +188,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     let (desk, mut wishes) = Desk::new();
     tracing::info!("metrics and health on http://{}", http.address());
     let ledger = Ledger::default();
+    served_on.spawn(board.clone().keep_tidy());
     let sources = Sources {
         metrics: Arc::clone(&metrics),
         last_tick,
@@ -467,7 +468,7 @@ mod tests {
             inbox,
             started: Started::default(),
             last_tick: Arc::default(),
-            board: crate::live::board(1).1,
+            board: crate::live::board(Duration::ZERO).1,
             stop: Arc::default(),
             tick_ended,
             served_on: tokio::runtime::Handle::current(),

@@ -108,7 +108,7 @@ fn story(flows: u16, stop: u64, end: u64) -> Vec<Stamped> {
                 flow.reads += 1;
             }
             let known = book
-                .carried(flow.key, now)
+                .carried(flow.key)
                 .and_then(|lease| lease.learned_cadence_ns);
             calls.push((
                 now,

@@ -1,7 +1,8 @@
 //! From a flow's slot in the kernel's memory to an observation.
 //!
 //! In: slots. Out: [`FlowObservation`]s, only of those that changed since the last look. What is
-//! compared are version words and a few counters, so an idle flow costs five cache lines a tick.
+//! compared are version words and a few counters, so an idle flow costs five cache lines a tick, asked
+//! for some slots ahead.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -62,7 +63,7 @@ pub struct Flow {
     pub left_out: u32,
     /// When the stream was last read, and since when something in it is not, whichever lease it is of.
     stream_read: (Option<Mono>, Option<Mono>),
-    stamp: Stamp,
+    generation: u32,
     /// The threads that serve it.
     pub servers: Servers,
     answers_shown: u64,
@@ -79,7 +80,7 @@ impl Flow {
     }
 
     /// Shows what is new in it as figures.
-    pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book, now: Mono) {
+    pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book) {
         let seen = self.observation;
         if seen.answers != self.answers_shown {
             self.answers_shown = seen.answers;
@@ -95,8 +96,8 @@ impl Flow {
         };
         if renewal != self.renewal_shown {
             if let (Some(before), Some(newest)) = (self.renewal_shown, renewal)
-                && let Some(lease) = book.carried(seen.key, now)
-                && let Some(timeout_ns) = lease.subject.timeout_ns
+                && let Some(lease) = book.carried(seen.key)
+                && let Some(timeout_ns) = lease.timeout_ns
             {
                 gauges.renewal_gap(self, newest.since(before), timeout_ns);
             }
@@ -108,6 +109,11 @@ impl Flow {
 /// All flows, by slot index.
 pub struct FlowTable {
     flows: Vec<Option<Flow>>,
+    /// Each slot as it was when it was last read. Apart from the flows: a look at a slot in which
+    /// nothing has changed goes no further than this.
+    stamps: Vec<Stamp>,
+    /// How many flows it is not known of whether they are watched.
+    undecided: usize,
     reads_known: bool,
     left_out: u64,
 }
@@ -119,6 +125,8 @@ impl FlowTable {
         Self {
             // Filled as slots come into use: memory that is never touched costs nothing.
             flows: Vec::with_capacity(capacity),
+            stamps: Vec::with_capacity(capacity),
+            undecided: 0,
             reads_known,
             left_out: 0,
         }
@@ -131,28 +139,29 @@ impl FlowTable {
     pub unsafe fn look(&mut self, index: usize, slot: *const FlowSlot) -> bool {
         // SAFETY: by contract.
         let stamp = unsafe { stamp(slot) };
+        if self.stamps.get(index) == Some(&stamp) {
+            return false;
+        }
         if index >= self.flows.capacity() {
             return false;
         }
         while self.flows.len() <= index {
             self.flows.push(None);
+            self.stamps.push(Stamp::default());
         }
         let place = &mut self.flows[index];
-        if place.as_ref().is_some_and(|flow| flow.stamp == stamp) {
-            return false;
-        }
         // SAFETY: by contract.
         let Some(fresh) = (unsafe { read(index, slot, stamp, self.reads_known) }) else {
             // A writer was at it; the stamp stays old, so the next tick looks again.
             return false;
         };
         let left_out = match place {
-            Some(flow) if flow.stamp.generation == stamp.generation => flow.left_out,
+            Some(flow) if flow.generation == stamp.generation => flow.left_out,
             _ => 0,
         };
         self.left_out += u64::from(fresh.left_out.wrapping_sub(left_out));
         match place {
-            Some(flow) if flow.stamp.generation == stamp.generation => {
+            Some(flow) if flow.generation == stamp.generation => {
                 let (stall, remembered) = (flow.observation.stall, flow.observation.remembered);
                 flow.observation = fresh.observation;
                 flow.observation.stall = stall;
@@ -160,11 +169,16 @@ impl FlowTable {
                 flow.foreign = fresh.foreign;
                 flow.left_out = fresh.left_out;
                 flow.stream_read = fresh.stream_read;
-                flow.stamp = stamp;
                 flow.servers = fresh.servers;
             }
-            _ => *place = Some(fresh),
+            _ => {
+                let is_open = |flow: &Flow| usize::from(flow.watched.is_none());
+                self.undecided -= place.as_ref().map_or(0, is_open);
+                self.undecided += is_open(&fresh);
+                *place = Some(fresh);
+            }
         }
+        self.stamps[index] = stamp;
         true
     }
 
@@ -197,8 +211,23 @@ impl FlowTable {
     /// Whether it is still open whether the flow in a slot is watched.
     #[must_use]
     pub fn undecided(&self, index: usize) -> bool {
-        let flow = self.flows.get(index).and_then(Option::as_ref);
-        flow.is_some_and(|flow| flow.watched.is_none())
+        // Mostly it is known of all.
+        self.undecided > 0
+            && self
+                .flows
+                .get(index)
+                .and_then(Option::as_ref)
+                .is_some_and(|flow| flow.watched.is_none())
+    }
+
+    /// What has been found out of whether the flow in a slot is watched; None: still nothing.
+    pub fn decide(&mut self, index: usize, watched: Option<bool>) {
+        if let (Some(watched), true) = (watched, self.undecided(index))
+            && let Some(flow) = self.get_mut(index)
+        {
+            flow.watched = Some(watched);
+            self.undecided -= 1;
+        }
     }
 
     /// The threads that serve the flow in a slot.
@@ -225,8 +254,10 @@ impl FlowTable {
 
     /// Forgets the flow in a slot.
     pub fn forget(&mut self, index: usize) {
+        self.decide(index, Some(false));
         if let Some(place) = self.flows.get_mut(index) {
             *place = None;
+            self.stamps[index] = Stamp::default();
         }
     }
 
@@ -234,6 +265,32 @@ impl FlowTable {
     pub fn iter(&self) -> impl Iterator<Item = &Flow> {
         self.flows.iter().flatten()
     }
+}
+
+/// How many slots ahead memory is asked for: a look at one takes a few nanoseconds, memory a hundred.
+pub const AHEAD: usize = 8;
+
+/// Has the CPU fetch what a look at this slot will read. A hint, which no address can make fail.
+pub fn fetch(slot: *const FlowSlot) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing that the program could see, and the places are computed
+    // within the slot.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        for place in [
+            (&raw const (*slot).state).cast(),
+            (&raw const (*slot).requests.version).cast(),
+            (&raw const (*slot).replies.version).cast(),
+            (&raw const (*slot).reads.version).cast(),
+            (&raw const (*slot).writes.version).cast(),
+            (&raw const (*slot).life.how).cast(),
+        ] {
+            _mm_prefetch::<_MM_HINT_T0>(place);
+        }
+    }
+    // Elsewhere the compiler has no stable name for it.
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slot;
 }
 
 /// # Safety
@@ -336,7 +393,7 @@ unsafe fn read(
         is_shared,
         left_out: requests.left_out,
         stream_read,
-        stamp,
+        generation: stamp.generation,
         servers: servers(&reads, &writes),
         answers_shown: 0,
         reads_shown: 0,
