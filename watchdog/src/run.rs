@@ -203,7 +203,8 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     };
     let mut server = served_on.spawn(http::serve(http, sources));
     let mut places = Places::start().map_err(|error| no_thread(&error))?;
-    let renderer = Renderer::new(config.entry_names()).looking_up(move |pid| places.of(pid));
+    let renderer =
+        Renderer::new(config.entry_names()).looking_up(move |pid| places.of(pid, clock()));
     let feed = Feed::start(ledger).map_err(|error| no_thread(&error))?;
     let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, feed);
     // Not before: loading the programs takes a second of computing.

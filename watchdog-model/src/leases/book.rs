@@ -258,6 +258,19 @@ impl Book {
         }
     }
 
+    /// Names the flows that [`Book::advance`] will judge by: those of leases that are due, and of their
+    /// other ends. What these show must be known by then; of all others it may be known a little later.
+    pub fn due(&self, now: Mono, name: &mut dyn FnMut(FlowKey)) {
+        self.deadlines.due(now, &mut |slot| {
+            for slot in [Some(slot), self.other_end(slot)].into_iter().flatten() {
+                let lease = self.slots[slot as usize].as_ref();
+                if let Some(flow) = lease.and_then(|lease| lease.flow) {
+                    name(flow);
+                }
+            }
+        });
+    }
+
     /// When [`Book::advance`] would next say or do something if nothing is observed until then.
     #[must_use]
     pub fn next_change(&self) -> Option<Mono> {

@@ -112,6 +112,9 @@ pub struct FlowTable {
     /// Each slot as it was when it was last read. Apart from the flows: a look at a slot in which
     /// nothing has changed goes no further than this.
     stamps: Vec<Stamp>,
+    turn: usize,
+    /// Slots that are to be looked at whoever's turn it is.
+    wished: Vec<bool>,
     /// How many flows it is not known of whether they are watched.
     undecided: usize,
     reads_known: bool,
@@ -126,6 +129,8 @@ impl FlowTable {
             // Filled as slots come into use: memory that is never touched costs nothing.
             flows: Vec::with_capacity(capacity),
             stamps: Vec::with_capacity(capacity),
+            turn: 0,
+            wished: Vec::with_capacity(capacity),
             undecided: 0,
             reads_known,
             left_out: 0,
@@ -148,6 +153,7 @@ impl FlowTable {
         while self.flows.len() <= index {
             self.flows.push(None);
             self.stamps.push(Stamp::default());
+            self.wished.push(false);
         }
         let place = &mut self.flows[index];
         // SAFETY: by contract.
@@ -180,6 +186,25 @@ impl FlowTable {
         }
         self.stamps[index] = stamp;
         true
+    }
+
+    /// Whose turn the next look is, where slots take turns: those with an even or those with an odd index.
+    pub fn next_turn(&mut self) -> usize {
+        self.turn ^= 1;
+        self.turn
+    }
+
+    /// Has the slot of this flow looked at in this tick.
+    pub fn wish(&mut self, key: FlowKey) {
+        let index = usize::try_from(key.0 & u64::from(u32::MAX) & !PLACE_BITS).ok();
+        if let Some(wished) = index.and_then(|index| self.wished.get_mut(index)) {
+            *wished = true;
+        }
+    }
+
+    /// Whether it is to be, and not again.
+    pub fn take_wish(&mut self, index: usize) -> bool {
+        self.wished.get_mut(index).is_some_and(std::mem::take)
     }
 
     /// How many renewals were of leases that found no place in their flow's slot.

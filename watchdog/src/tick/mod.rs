@@ -58,6 +58,10 @@ const GAUGES_EVERY_NS: u64 = 250 * MS;
 const GAUGES_REST: u64 = 100;
 /// The same for what is kept over a restart, which is worth less: a tenth of a percent.
 const SLATE_REST: u64 = 1000;
+/// With more slots than this in use every second tick looks at every second of them, and besides at
+/// those by which something is judged in that tick. What a flow shows is news within 100 ms then; the
+/// shortest margin from any of it to a warning is 250.
+const BY_TURNS: usize = 2_048;
 /// Slots looked at beyond the kernel's high-water mark, which two CPUs may race to raise.
 const BEYOND_MARK: usize = 64;
 
@@ -360,8 +364,18 @@ impl<G: Gauges + 'static> Tick<G> {
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
             // Refused, the flows beyond stay unseen and are tried again at the next tick.
             let _ = state.flows.ensure(end);
+            let by_turns = end > BY_TURNS;
+            let turn = flows.next_turn();
+            if by_turns {
+                self.book.due(now, &mut |flow| flows.wish(flow));
+            }
             for index in 0..end {
-                if let Some(ahead) = state.flows.at(index + flows::AHEAD) {
+                let is_its_turn = !by_turns || index % 2 == turn;
+                let is_wished = by_turns && flows.take_wish(index);
+                if !(is_its_turn || is_wished || stalls_changed || flows.undecided(index)) {
+                    continue;
+                }
+                if is_its_turn && let Some(ahead) = state.flows.at(index + flows::AHEAD) {
                     flows::fetch(ahead);
                 }
                 let Some(slot) = state.flows.at(index) else {
