@@ -193,7 +193,7 @@ async fn daemon(
     let started = daemon.describe(prepared.http_address());
     let reloads = daemon.reloads;
     wishes.service.ready();
-    let recorder = daemon.recorder.clone();
+    let recording = daemon.recording.clone();
     let ended = serve(Inputs {
         started,
         config,
@@ -214,8 +214,8 @@ async fn daemon(
     })
     .await;
     wishes.service.stopping();
-    if let Some(recorder) = recorder
-        && !recorder.finish(RECORDERS_LAST)
+    if let Some(recording) = recording
+        && !recording.finish(RECORDERS_LAST)
     {
         tracing::warn!("the recorder's disk hangs: its last minutes are lost");
     }

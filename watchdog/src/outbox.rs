@@ -11,16 +11,16 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::io::unix::AsyncFd;
 use watchdog_model::leases::note::Note;
 use watchdog_model::time::Mono;
 
+use crate::surge;
+
 /// Messages that may wait. A tick that finds ten thousand leases late at both their ends fits, with
 /// what follows at once.
 pub const CAPACITY: usize = 32_768;
-/// As many as a calm node has in a few ticks. They go round in a ring of their own: one for all would
-/// have touched all of its memory after as many messages, however few wait at a time.
+/// As many as a calm node has in a few ticks.
 const CALM: usize = 512;
 /// Messages taken out at a time: what they mean together is settled once a batch.
 const BATCH: usize = 4_096;
@@ -141,17 +141,13 @@ struct Shared {
 
 /// The tick's end.
 pub struct Outbox {
-    calm: Producer<Stamped>,
-    /// What the other ring has no room for. While anything is in here all goes here, so that the
-    /// order is kept.
-    storm: Producer<Stamped>,
+    queue: surge::Sender<Stamped>,
     shared: Arc<Shared>,
 }
 
 /// The sinks' end.
 pub struct Inbox {
-    calm: Consumer<Stamped>,
-    storm: Consumer<Stamped>,
+    queue: surge::Receiver<Stamped>,
     shared: Arc<Shared>,
     wake: AsyncFd<File>,
 }
@@ -174,18 +170,14 @@ pub fn outbox() -> io::Result<(Outbox, Inbox)> {
     // SAFETY: a `File` owns its descriptor and names the same one for as long as it lives; it
     // lives in the `AsyncFd`.
     let wake = unsafe { AsyncFd::register(wake) }.map_err(io::Error::from)?;
-    let (calm, calm_out) = RingBuffer::new(CALM);
-    // The memory is had when it is first used.
-    let (storm, storm_out) = RingBuffer::new(CAPACITY - CALM);
+    let (sending, receiving) = surge::queue(CALM, CAPACITY - CALM);
     let inbox = Inbox {
-        calm: calm_out,
-        storm: storm_out,
+        queue: receiving,
         shared: Arc::clone(&shared),
         wake,
     };
     let outbox = Outbox {
-        calm,
-        storm,
+        queue: sending,
         shared,
     };
     Ok((outbox, inbox))
@@ -195,16 +187,7 @@ impl Outbox {
     /// Hands a message over, or counts it as lost when [`CAPACITY`] messages wait already.
     pub fn send(&mut self, stamped: Stamped) {
         let shared = &*self.shared;
-        // All that went into the storm's ring is taken out: what goes into the other now is read after it.
-        let is_calm = self.storm.slots() == CAPACITY - CALM;
-        let pushed = match is_calm {
-            true => self
-                .calm
-                .push(stamped)
-                .or_else(|_| self.storm.push(stamped)),
-            false => self.storm.push(stamped),
-        };
-        if pushed.is_err() {
+        if !self.queue.send(stamped) {
             // Stamp first: whoever sees the count must find the stamp.
             let _already_set = shared.dropped_since.compare_exchange(
                 0,
@@ -238,18 +221,6 @@ impl Inbox {
         }
     }
 
-    fn next(&mut self) -> Option<Stamped> {
-        if let Ok(stamped) = self.calm.pop() {
-            return Some(stamped);
-        }
-        if self.storm.is_empty() {
-            return None;
-        }
-        // While the storm's ring holds anything nothing goes into the other: what has come there since it
-        // was looked at is older.
-        self.calm.pop().or_else(|_| self.storm.pop()).ok()
-    }
-
     /// The same without waiting. Returns whether there was anything.
     pub fn drain(&mut self, into: &mut Vec<Stamped>) -> bool {
         let before = into.len();
@@ -258,7 +229,7 @@ impl Inbox {
         self.shared.signalled.swap(false, Ordering::AcqRel);
         // Bounded, so that a sender without pause cannot keep us here.
         while into.len() - before < BATCH {
-            let Some(stamped) = self.next() else {
+            let Some(stamped) = self.queue.take() else {
                 break;
             };
             into.push(stamped);
@@ -318,28 +289,6 @@ mod tests {
                 .zip(&got)
                 .all(|(at, message)| *message == stalled(at))
         );
-    }
-
-    #[tokio::test]
-    async fn the_order_is_kept_whichever_ring_a_message_went_through() {
-        let (mut outbox, mut inbox) = outbox().unwrap();
-        let last = 4 * CAPACITY as u64;
-        let sender = std::thread::spawn(move || {
-            for at in 1..=last {
-                // Bursts that fill the one ring and calm in between, as the reader lets it.
-                while outbox.storm.slots() < 2 * CALM {
-                    std::thread::yield_now();
-                }
-                outbox.send(stalled(at));
-            }
-        });
-        let mut got = Vec::new();
-        while got.len() < 4 * CAPACITY {
-            inbox.receive(&mut got).await.unwrap();
-            tokio::task::yield_now().await;
-        }
-        sender.join().unwrap();
-        assert!((1..=last).zip(&got).all(|(at, one)| *one == stalled(at)));
     }
 
     #[tokio::test]

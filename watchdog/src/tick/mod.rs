@@ -341,9 +341,9 @@ impl<G: Gauges + 'static> Tick<G> {
     /// One look at everything that may have changed. Whether there was something to say.
     fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) -> bool {
         let outbox = &mut self.outbox;
-        let recorder = self.recorder.clone();
+        let recorder = self.recorder.as_ref();
         let record = |op| {
-            if let Some(recorder) = &recorder {
+            if let Some(recorder) = recorder {
                 recorder.put(now, op);
             }
         };
