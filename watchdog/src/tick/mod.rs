@@ -61,7 +61,7 @@ const SLATE_REST: u64 = 1000;
 /// With more slots than this in use every second tick looks at every second of them, and besides at
 /// those by which something is judged in that tick. What a flow shows is news within 100 ms then; the
 /// shortest margin from any of it to a warning is 250.
-const BY_TURNS: usize = 2_048;
+pub const BY_TURNS: usize = 2_048;
 /// Slots looked at beyond the kernel's high-water mark, which two CPUs may race to raise.
 const BEYOND_MARK: usize = 64;
 
