@@ -4,6 +4,8 @@
 //! compared are version words and a few counters, so an idle flow costs five cache lines a tick, asked
 //! for some slots ahead.
 
+#[cfg(target_arch = "x86_64")]
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
@@ -298,20 +300,17 @@ pub const AHEAD: usize = 8;
 /// Has the CPU fetch what a look at this slot will read. A hint, which no address can make fail.
 pub fn fetch(slot: *const FlowSlot) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing that the program could see, and the places are computed
-    // within the slot.
-    unsafe {
+    for offset in [
+        offset_of!(FlowSlot, state),
+        offset_of!(FlowSlot, requests.version),
+        offset_of!(FlowSlot, replies.version),
+        offset_of!(FlowSlot, reads.version),
+        offset_of!(FlowSlot, writes.version),
+        offset_of!(FlowSlot, life.how),
+    ] {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for place in [
-            (&raw const (*slot).state).cast(),
-            (&raw const (*slot).requests.version).cast(),
-            (&raw const (*slot).replies.version).cast(),
-            (&raw const (*slot).reads.version).cast(),
-            (&raw const (*slot).writes.version).cast(),
-            (&raw const (*slot).life.how).cast(),
-        ] {
-            _mm_prefetch::<_MM_HINT_T0>(place);
-        }
+        // SAFETY: a prefetch reads nothing that the program could see, and no address makes it fail.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(slot.cast::<i8>().wrapping_add(offset)) };
     }
     // Elsewhere the compiler has no stable name for it.
     #[cfg(not(target_arch = "x86_64"))]
