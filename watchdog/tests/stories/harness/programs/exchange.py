@@ -8,12 +8,15 @@ as long as it likes between the two.
 a connection for each request. All close their connection when their standard input says so, and live on.
 `crowd PORT COUNT` has so many connections, asks on each once a second.
 
+Before any of these, `tls CERTIFICATE KEY` has it all inside TLS.
+
 Each says what it does on standard output.
 """
 
 import random
 import select
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -29,8 +32,22 @@ def listen():
     return listener
 
 
+def connect(port):
+    connection = socket.create_connection(("127.0.0.1", port))
+    if not sealed:
+        return connection
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(connection)
+
+
 def answer(connection, hold):
     try:
+        if sealed:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*sealed)
+            connection = context.wrap_socket(connection, server_side=True)
         while connection.recv(4096):
             time.sleep(hold())
             connection.sendall(b"\x00\x07granted")
@@ -87,7 +104,7 @@ def rest():
 
 
 def hold(port, period):
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with connect(port) as connection:
         while True:
             try:
                 ask(connection)
@@ -101,7 +118,7 @@ def hold(port, period):
 
 def visit(port, period):
     while True:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
+        with connect(port) as connection:
             ask(connection)
         if told(period):
             break
@@ -109,7 +126,7 @@ def visit(port, period):
 
 
 def crowd(port, count):
-    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+    connections = [connect(port) for _ in range(count)]
     say("there")
     while not told(1):
         for connection in connections:
@@ -120,7 +137,11 @@ def crowd(port, count):
     rest()
 
 
-verb, numbers = sys.argv[1], [float(word) for word in sys.argv[2:]]
+words = sys.argv[1:]
+sealed = []
+if words[0] == "tls":
+    sealed, words = words[1:3], words[3:]
+verb, numbers = words[0], [float(word) for word in words[1:]]
 if verb == "serve":
     serve()
 elif verb == "serve-strictly":
