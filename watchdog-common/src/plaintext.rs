@@ -11,7 +11,7 @@ use crate::{
     flow::{self, Segment, Turns},
     layout::{
         BY_CALLS, Direction, EDGE_KNOWN, EntryShape, FlowSlot, HANDSHAKE_DUE, MARKS, OUTGOING,
-        PROTOCOL_ZOOKEEPER, REQUESTS, ROLE_HOLDER, SYNCED,
+        PROTOCOL_TLS, PROTOCOL_ZOOKEEPER, REQUESTS, ROLE_HOLDER, SYNCED,
     },
     stream::{self, Payload},
     zookeeper,
@@ -75,6 +75,22 @@ pub unsafe fn begin(slot: *mut FlowSlot, protocol: u8, from: Beginning, now_ns: 
         anew(&mut (*slot).replies, from, now_ns);
         // Last: whoever sees records no more sees nothing that they told.
         core::ptr::write_volatile(&raw mut (*slot).protocol, protocol);
+    }
+}
+
+/// The flow's plaintext is had no more: from here on its records are followed again.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+pub unsafe fn end(slot: *mut FlowSlot, now_ns: u64) {
+    // SAFETY: by contract.
+    unsafe {
+        for dir in [&mut (*slot).requests, &mut (*slot).replies] {
+            anew(dir, Beginning::Anywhere, now_ns);
+            dir.flags &= !BY_CALLS;
+        }
+        core::ptr::write_volatile(&raw mut (*slot).protocol, PROTOCOL_TLS);
     }
 }
 

@@ -161,6 +161,21 @@ fn what_left_is_acknowledged_where_its_call_ended() {
     assert_eq!(requests.edge_seq, at.wrapping_add(71));
 }
 
+#[test]
+fn a_flow_whose_calls_are_seen_no_more_is_one_of_records_again() {
+    let (mut flow, at) = guessed(Flow::started());
+    flow.reveal(EntryShape::default(), Beginning::First);
+    flow.chunk(true, at.wrapping_add(71), &connect(6_000, 0));
+    flow.seal();
+    let mut flow = flow.of(records());
+    assert_eq!(flow.slot.protocol, PROTOCOL_TLS);
+    assert_eq!((flow.slot.requests.messages, flow.synced()), (0, false));
+    flow.request(at.wrapping_add(71), &record(29));
+    flow.reply(at, &record(29));
+    assert!(flow.synced());
+    assert_eq!(flow.slot.requests.messages, 1);
+}
+
 /// What the parser says in the end.
 fn told(flow: &Flow) -> [u64; 5] {
     let (requests, replies) = (&flow.slot.requests, &flow.slot.replies);

@@ -301,6 +301,29 @@ unsafe fn reveal(slot: *mut FlowSlot, pid: u32, protocol: u8, begun_ns: u64) -> 
     }
 }
 
+/// Whether the calls of a flow are not seen any more: its process was left alone, or handed it to another,
+/// which then has it now. The flow is one of records again. `requests`: the direction that the caller has locked.
+///
+/// # Safety
+/// `slot` is a flow slot.
+#[inline(always)]
+pub unsafe fn is_over(slot: *mut FlowSlot, requests: bool, now_ns: u64) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        if TLS_PROCESSES.get_ptr((*slot).owner).is_some() {
+            return false;
+        }
+        let other = direction(slot, !requests);
+        if !sync::lock(&raw mut (*other).version) {
+            // The next packet will do.
+            return false;
+        }
+        plaintext::end(slot, now_ns);
+        sync::unlock(&raw mut (*other).version);
+        true
+    }
+}
+
 /// What the loop's body is given. Nothing in it changes while the loop runs.
 struct Turn {
     slot: *mut FlowSlot,

@@ -165,6 +165,13 @@ impl Flow {
         unsafe { plaintext::begin(&raw mut *self.slot, shape.protocol, from, self.now_ns) };
     }
 
+    /// From here on it is not had any more.
+    pub fn seal(&mut self) {
+        self.now_ns += 1_000;
+        // SAFETY: our own slot.
+        unsafe { plaintext::end(&raw mut *self.slot, self.now_ns) };
+    }
+
     /// A packet of either direction, with payload that cannot be read.
     pub fn pass(&mut self, requests: bool, seq: u32, len: u32) {
         self.now_ns += 1_000;

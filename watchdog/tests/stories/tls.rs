@@ -272,7 +272,20 @@ fn the_handshake_inside_tls_is_read() {
 #[test]
 fn both_ends_of_a_keepalive_inside_tls_are_read_where_both_call_openssl() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let at = |name: &str| folder.path().join(name).display().to_string();
+    let inside = inside(folder.path());
+    let (cast, daemon, port) = keepalive(&inside);
+    let mut client = holds(&inside, &["hold", &port, "1"]);
+    revealed(&daemon, "config", 2);
+    both_frozen(&cast, &daemon, client.pid());
+    let mark = daemon.mark();
+    client.tell("close");
+    client.wait(0, "closed");
+    given_up(&daemon, mark);
+}
+
+/// Words that have `exchange.py` talk inside TLS, with a key of its own.
+fn inside(folder: &Path) -> [String; 3] {
+    let at = |name: &str| folder.join(name).display().to_string();
     let made = Command::new("/usr/bin/openssl")
         .args([
             "req",
@@ -291,8 +304,18 @@ fn both_ends_of_a_keepalive_inside_tls_are_read_where_both_call_openssl() {
         "{}",
         String::from_utf8_lossy(&made.stderr)
     );
-    let inside = ["tls", &at("crt"), &at("key")];
-    let server = Program::python("exchange.py", &[&inside[..], &["serve"]].concat());
+    ["tls".to_owned(), at("crt"), at("key")]
+}
+
+fn holds(inside: &[String; 3], words: &[&str]) -> Program {
+    let inside = inside.iter().map(String::as_str);
+    let all: Vec<&str> = inside.chain(words.iter().copied()).collect();
+    Program::python("exchange.py", &all)
+}
+
+/// A server of a keepalive inside TLS, and a daemon that tells its renewals by what they begin with.
+fn keepalive(inside: &[String; 3]) -> (Cast, Daemon, String) {
+    let server = holds(inside, &["serve"]);
     let cast = Cast {
         entry: "    protocol: request_reply\n    tls: true\n    timeout: 6s\n    \
                 signature: { offset: 2, bytes: \"72656e6577\" }"
@@ -305,14 +328,30 @@ fn both_ends_of_a_keepalive_inside_tls_are_read_where_both_call_openssl() {
     };
     let daemon = cast.daemon();
     let port = cast.port.to_string();
-    let words = [&inside[..], &["hold", &port, "1"]].concat();
-    let mut client = Program::python("exchange.py", &words);
+    (cast, daemon, port)
+}
+
+#[test]
+fn a_process_that_calls_too_often_is_left_alone_and_followed_by_timing() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let inside = inside(folder.path());
+    let (_cast, daemon, port) = keepalive(&inside);
+    let idle = holds(&inside, &["hold", &port, "1"]);
     revealed(&daemon, "config", 2);
-    both_frozen(&cast, &daemon, client.pid());
+    let flood = holds(&inside, &["flood", &port]);
+    flood.wait(0, "there");
+    daemon.wait_stderr("left alone", LONG);
     let mark = daemon.mark();
-    client.tell("close");
-    client.wait(0, "closed");
-    given_up(&daemon, mark);
+    // Neither is taken for one in trouble, and another that comes now is a lease all the same.
+    let late = holds(&inside, &["hold", &port, "1"]);
+    for role in ROLES {
+        daemon.wait_from(mark, "seen", LONG, of(role, "lease_seen"));
+    }
+    clock::observe_for(2 * TIMEOUT);
+    let said = daemon.events_since(mark);
+    let trouble = said.iter().find(|event| event.is("transition"));
+    daemon.check(trouble.is_none(), &format!("all is well: {trouble:?}"));
+    drop((idle, flood, late));
 }
 
 #[test]

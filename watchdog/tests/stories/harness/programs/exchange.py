@@ -6,6 +6,7 @@ as long as it likes between the two.
 
 `hold PORT PERIOD` asks, waits for the answer, sleeps. `poll PORT` asks again at once. `visit PORT PERIOD` has
 a connection for each request. All close their connection when their standard input says so, and live on.
+`flood PORT` asks without a pause and says only that it has begun.
 `crowd PORT COUNT` has so many connections, asks on each once a second.
 
 Before any of these, `tls CERTIFICATE KEY` has it all inside TLS.
@@ -125,6 +126,14 @@ def visit(port, period):
     rest()
 
 
+def flood(port):
+    with connect(port) as connection:
+        say("there")
+        while True:
+            connection.sendall(b"\x00\x05renew")
+            connection.recv(4096)
+
+
 def crowd(port, count):
     connections = [connect(port) for _ in range(count)]
     say("there")
@@ -150,6 +159,8 @@ elif verb == "serve-polls":
     serve(lambda: random.uniform(*numbers))
 elif verb == "poll":
     hold(int(numbers[0]), 0)
+elif verb == "flood":
+    flood(int(numbers[0]))
 elif verb == "crowd":
     crowd(int(numbers[0]), int(numbers[1]))
 else:
