@@ -24,7 +24,7 @@ use crate::{
     netns::Netns,
     outbox::{Lost, Outbox},
     priority::{self, Granted},
-    recorder::{self, Recorder},
+    recorder::{self, Recorder, RecorderHandle},
     resident,
     rights::Loader,
     sinks::{
@@ -69,8 +69,8 @@ pub struct Daemon {
     pub scope: Scope,
     /// What a change of the configuration needs.
     pub reloads: Reloads,
-    /// Who records, if anyone does.
-    pub recorder: Option<Recorder>,
+    /// What is recorded, if anything is.
+    pub recording: Option<RecorderHandle>,
     /// All leases as they stand.
     pub board: Board,
 }
@@ -79,7 +79,7 @@ pub struct Daemon {
 pub struct Reloads {
     gate: Gate,
     netns: Option<Netns>,
-    recorder: Option<Recorder>,
+    recording: Option<RecorderHandle>,
 }
 
 impl Daemon {
@@ -135,13 +135,13 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
-        let (live, board) = live::board(capacity);
+        let (live, board) = live::board(live::PATIENCE);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
         }
         let (executables, gate) = Executables::start(config.admission());
-        let recorder = record(config, wishes, capacity);
+        let (recorder, recording) = record(config, wishes, capacity).unzip();
         let tick = Tick {
             reads: report.has("reads"),
             kernel,
@@ -154,11 +154,13 @@ impl Daemon {
             sealed,
             remembered,
             live,
-            recorder: recorder.clone(),
+            recorder,
             slate,
             service: wishes.service.another(),
             control,
         };
+        // Loading has left much behind.
+        resident::give_back();
         let memory_locked = match resident::lock_memory() {
             Ok(()) => true,
             Err(error) => {
@@ -196,9 +198,9 @@ impl Daemon {
             reloads: Reloads {
                 gate,
                 netns,
-                recorder: recorder.clone(),
+                recording: recording.clone(),
             },
-            recorder,
+            recording,
             board,
         })
     }
@@ -298,8 +300,8 @@ pub fn reload(
     if new.probe_cost != old.probe_cost {
         return Err("limits.probe_cost cannot change while running; restart the daemon".to_owned());
     }
-    if let Some(recorder) = &reloads.recorder {
-        recorder.reconfigured(new.entry_settings());
+    if let Some(recording) = &reloads.recording {
+        recording.reconfigured(new.entry_settings());
     }
     let done = Arc::new(AtomicBool::new(false));
     control.reload.push(tick::Reload {
@@ -327,7 +329,7 @@ fn search(config: &Config, ports: [u8; PORTS], netns: Option<u32>) -> Search {
 }
 
 /// Starts the recorder, if there is anything to record for.
-fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<Recorder> {
+fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<(Recorder, RecorderHandle)> {
     let plan = recorder::Plan {
         dir: config
             .recorder

@@ -31,6 +31,7 @@ pub mod resident;
 pub mod rights;
 pub mod run;
 pub mod sinks;
+pub mod surge;
 pub mod test_alert;
 pub mod tick;
 pub mod top;

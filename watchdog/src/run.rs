@@ -188,6 +188,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     let (desk, mut wishes) = Desk::new();
     tracing::info!("metrics and health on http://{}", http.address());
     let ledger = Ledger::default();
+    served_on.spawn(board.clone().keep_tidy());
     let sources = Sources {
         metrics: Arc::clone(&metrics),
         last_tick,
@@ -202,7 +203,8 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
     };
     let mut server = served_on.spawn(http::serve(http, sources));
     let mut places = Places::start().map_err(|error| no_thread(&error))?;
-    let renderer = Renderer::new(config.entry_names()).looking_up(move |pid| places.of(pid));
+    let renderer =
+        Renderer::new(config.entry_names()).looking_up(move |pid| places.of(pid, clock()));
     let feed = Feed::start(ledger).map_err(|error| no_thread(&error))?;
     let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, feed);
     // Not before: loading the programs takes a second of computing.
@@ -467,7 +469,7 @@ mod tests {
             inbox,
             started: Started::default(),
             last_tick: Arc::default(),
-            board: crate::live::board(1).1,
+            board: crate::live::board(Duration::ZERO).1,
             stop: Arc::default(),
             tick_ended,
             served_on: tokio::runtime::Handle::current(),
