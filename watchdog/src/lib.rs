@@ -34,3 +34,4 @@ pub mod sinks;
 pub mod test_alert;
 pub mod tick;
 pub mod top;
+pub mod trusted;

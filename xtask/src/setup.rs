@@ -45,6 +45,7 @@ const TEST_SOFTWARE: &[Package] = &[
     // What reads the metrics and takes the alerts.
     Package::any("prometheus"),
     // Certificates for the stories of https.
+    Package::any("curl"),
     Package::any("openssl"),
     Package::any("prometheus-alertmanager"),
     // What judges the package, and makes a Debian to install it into.

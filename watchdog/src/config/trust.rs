@@ -107,8 +107,8 @@ const MAX_SECRET_BYTES: u64 = 4096;
 /// Characters below which a token can be guessed.
 const MIN_SECRET: usize = 16;
 
-/// Reads a token: one line of visible characters, in a file that nobody else may read.
-pub fn secret(path: &Path) -> Result<String, String> {
+/// Opens a file that holds a secret: also refuses what everybody may read.
+pub fn kept_to_few(path: &Path) -> Result<File, String> {
     let file = config(path)?;
     let meta = file.metadata().map_err(|error| reason(&error))?;
     if meta.mode() & 0o007 != 0 {
@@ -117,6 +117,12 @@ pub fn secret(path: &Path) -> Result<String, String> {
             path.display()
         ));
     }
+    Ok(file)
+}
+
+/// Reads a token: one line of visible characters, in a file that nobody else may read.
+pub fn secret(path: &Path) -> Result<String, String> {
+    let file = kept_to_few(path)?;
     let mut text = String::new();
     file.take(MAX_SECRET_BYTES)
         .read_to_string(&mut text)
