@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use crate::printable::printable;
 use crate::tick::clock;
 
 /// A daemon that does not answer in this time does not answer.
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LIMIT_NS: u64 = 10_000_000_000;
 /// A page of 1,000 leases with evidence is a tenth of this.
 const MAX_ANSWER: u64 = 16 << 20;
+/// What is shown of a refusal that is no JSON.
+const SHOWN: usize = 200;
 /// Bytes of an answer's head.
 const MAX_HEAD: u64 = 64 << 10;
 
@@ -83,9 +86,39 @@ impl Client {
         if status != "200" {
             let why: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
             let why = why.and_then(|why| Some(why["error"].as_str()?.to_owned()));
-            return Err(why.unwrap_or_else(|| format!("status {status} for {path}")));
+            // Of whoever answers there: no daemon of ours, perhaps.
+            return Err(printable(&why.unwrap_or_else(|| {
+                let text = String::from_utf8_lossy(&body);
+                let first = text.lines().next().unwrap_or_default();
+                let first: String = first.chars().take(SHOWN).collect();
+                format!("status {status} for {path}: {first}")
+            })));
         }
         serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// What to look at after such an error, to be put behind it.
+    #[must_use]
+    pub fn hint(&self, why: &str) -> &'static str {
+        match &self.place {
+            Place::Socket(_) => {
+                "; does the daemon run? Its socket is api.sock in its --state-dir; for another's, or \
+                 another node's: --socket, --url"
+            }
+            Place::Port { .. } if why.contains("UnknownIssuer") => {
+                "; name the authority that vouches for it: --ca FILE"
+            }
+            Place::Port { .. } if why.contains("NotValidForName") => {
+                "; ask by a name that stands in its certificate"
+            }
+            Place::Port { .. } if why.contains("Bearer") => {
+                "; name a file with it: --token-file FILE"
+            }
+            Place::Port { .. } if why.contains("refused") => {
+                "; does the daemon run, with this http.listen?"
+            }
+            Place::Port { .. } => "",
+        }
     }
 
     fn exchange(&self, path: &str) -> io::Result<Answer> {

@@ -385,13 +385,12 @@ fn ask(client: &Client, wish: &Wish) -> Answer {
 }
 
 fn once(client: &Client, means: Means) -> Result<(), Failure> {
-    const WIDTH: u16 = 150;
+    // So that the names of leases are whole.
+    const WIDTH: u16 = 200;
     let mut view = View::default();
     let answer = ask(client, &view.wish(1000));
     if let Err(why) = &answer.told {
-        return Err(Failure::Running(format!(
-            "{why}; does the daemon run? Its socket is api.sock in its --state-dir"
-        )));
+        return Err(Failure::Running(format!("{why}{}", client.hint(why))));
     }
     view.take(answer);
     // Nothing is selected.
