@@ -52,6 +52,7 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("lintian"),
     Package::any("systemd"),
     Package::any("debootstrap"),
+    Package::any("systemd-container"),
     // What looks at the status page, and at the terminal view.
     Package::any("chromium"),
     Package::any("tmux"),
