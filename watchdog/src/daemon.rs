@@ -173,7 +173,8 @@ impl Daemon {
             Granted::RealTime => {}
             Granted::Nice => tracing::warn!(
                 "no real-time priority: nice -20 instead, and warnings are later on a node without \
-                 CPU left; give CAP_SYS_NICE or RLIMIT_RTPRIO of 3"
+                 CPU left; give CAP_SYS_NICE or RLIMIT_RTPRIO of 3, and where its cgroup has \
+                 cpu.rt_runtime_us, time there"
             ),
             Granted::Normal => tracing::warn!(
                 "neither real-time priority nor nice -20: warnings are late on a node without CPU \
