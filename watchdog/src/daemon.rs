@@ -16,6 +16,7 @@ use crate::{
         existing::{self, Search},
         helper::Helper,
         look::Surroundings,
+        membership,
     },
     config::{Config, LeaseEntry, Scope},
     kernel::{Kernel, Missing, Options, Report, release, self_cost::Programs},
@@ -131,6 +132,12 @@ impl Daemon {
                 .inspect_err(|error| tracing::warn!(%error, "causes are not looked for"))
                 .ok()
         });
+        if kernel.is_some() && membership::is_a_part() {
+            tracing::warn!(
+                "only what runs in this container is seen, since only its part of the cgroup v2 hierarchy \
+                 is mounted; mount the node's /sys/fs/cgroup (docs/deploy.md)"
+            );
+        }
         let slate = Slate::with_capacity(capacity);
         let (live, board) = live::board(capacity);
         let remembered = Remembered::load(&wishes.state_dir);

@@ -53,6 +53,7 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("systemd"),
     Package::any("debootstrap"),
     Package::any("systemd-container"),
+    Package::any("runc"),
     // What looks at the status page, and at the terminal view.
     Package::any("chromium"),
     Package::any("tmux"),

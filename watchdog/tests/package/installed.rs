@@ -56,7 +56,7 @@ impl Tree {
     }
 
     /// Runs a line of shell inside, with /proc and /sys; the mounts end with it.
-    fn run(&self, line: &str) -> String {
+    pub fn run(&self, line: &str) -> String {
         let script = format!(
             "mount --bind /proc '{root}/proc' && mount --rbind /sys '{root}/sys' && \
              exec chroot '{root}' /bin/sh -ec '{line}'",

@@ -11,6 +11,7 @@
 mod harness;
 
 mod booted;
+mod contained;
 mod installed;
 mod unit;
 
