@@ -19,14 +19,17 @@ mod lifecycle;
 mod maps;
 mod offsets;
 mod packets;
+mod plaintext;
 mod reads;
 mod sched;
 mod sockets;
 mod sync;
 mod writes;
 
-use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, sock_ops};
-use aya_ebpf::programs::{BtfTracePointContext, SkBuffContext, SockOpsContext};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, sock_ops, uprobe, uretprobe};
+use aya_ebpf::programs::{
+    BtfTracePointContext, ProbeContext, RetProbeContext, SkBuffContext, SockOpsContext,
+};
 
 /// A packet with or without payload has passed IP on its way to a socket.
 #[cgroup_skb]
@@ -123,6 +126,48 @@ pub fn journal_start(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "jbd2_end_commit")]
 pub fn journal_end(ctx: BtfTracePointContext) -> i32 {
     journal::end(&ctx);
+    0
+}
+
+/// A thread hands plaintext to its TLS library.
+#[uprobe]
+pub fn tls_write(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, true, false);
+    0
+}
+
+/// The same, where the number of bytes is told apart.
+#[uprobe]
+pub fn tls_write_ex(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, true, true);
+    0
+}
+
+/// A thread asks its TLS library for plaintext.
+#[uprobe]
+pub fn tls_read(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, false, false);
+    0
+}
+
+/// The same, where the number of bytes is told apart.
+#[uprobe]
+pub fn tls_read_ex(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, false, true);
+    0
+}
+
+/// Any of these returns.
+#[uretprobe]
+pub fn tls_return(ctx: RetProbeContext) -> u32 {
+    plaintext::returned(&ctx);
+    0
+}
+
+/// A stream of a TLS library is given up.
+#[uprobe]
+pub fn tls_free(ctx: ProbeContext) -> u32 {
+    plaintext::freed(&ctx);
     0
 }
 

@@ -17,15 +17,17 @@ use watchdog_common::{
     flow::{self, Turns},
     frames,
     layout::{
-        Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER, ROLE_GRANTOR,
-        ROLE_HOLDER, SLOT_DEAD,
+        BY_CALLS, Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER,
+        ROLE_GRANTOR, ROLE_HOLDER, SLOT_DEAD,
     },
+    plaintext,
     stream::Payload,
     zookeeper,
 };
 
 use crate::{
     maps::{self, PORTS},
+    plaintext as calls,
     sockets::{self, Identity},
     sync,
 };
@@ -247,7 +249,10 @@ unsafe fn feed<const REQUESTS: bool>(
             len: segment.len,
             outgoing,
         };
-        if (*slot).protocol == PROTOCOL_ZOOKEEPER {
+        let by_calls = (*dir).flags & BY_CALLS != 0;
+        if by_calls && !calls::is_over(slot, REQUESTS, now) {
+            plaintext::passes(slot, REQUESTS, at, now);
+        } else if (*slot).protocol == PROTOCOL_ZOOKEEPER {
             let mut turns = Loop::<REQUESTS> {
                 skb,
                 payload_at: segment.payload_at,

@@ -71,7 +71,12 @@ fn follow(storage: *mut c_void) -> Option<*mut FlowSlot> {
         return None;
     }
     // SAFETY: not null, so it is the storage value.
-    let at = unsafe { *storage.cast::<SlotRef>() };
+    slot_at(unsafe { *storage.cast::<SlotRef>() })
+}
+
+/// The slot that this names, if it is still the same flow's.
+#[inline(always)]
+pub fn slot_at(at: SlotRef) -> Option<*mut FlowSlot> {
     let slot = FLOWS.get_ptr_mut(at.index)?;
     // SAFETY: a map value; racy, but a slot changes generation only while its socket is gone.
     let (state, generation) = unsafe {
@@ -258,6 +263,7 @@ pub unsafe fn open(
             }
             *storage.cast::<SlotRef>() = at;
         }
+        (*slot).index = index;
         (*slot).cookie = who.cookie;
         (&raw mut (*slot).local_addr)
             .cast::<[u32; 4]>()

@@ -10,7 +10,7 @@ use watchdog_common::layout::FlowSlot;
 
 use crate::{
     offsets::{self, TCP_WRITE_SEQ},
-    sockets, sync,
+    plaintext, sockets, sync,
 };
 
 /// The application has written.
@@ -24,6 +24,7 @@ pub fn write(ctx: &BtfTracePointContext) {
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
         if let Some((slot, tcp)) = sockets::watched(sk) {
+            plaintext::touches(slot);
             advanced(slot, offsets::load(tcp, &TCP_WRITE_SEQ));
         }
     }

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use watchdog_common::{
     flow::{self, Turns},
     frames,
-    layout::{EntryShape, FlowSlot, OUTGOING, PROTOCOL_ZOOKEEPER, REQUESTS, SYNCED},
+    layout::{EntryShape, FlowSlot, OUTGOING, PROTOCOL_ZOOKEEPER, REQUESTS, ROLE_GRANTOR, SYNCED},
+    plaintext::{self, Beginning},
     stream::{self, Payload},
     zookeeper,
 };
@@ -96,6 +97,7 @@ impl Flow {
     pub fn accepted() -> Self {
         let mut flow = Self::middle();
         flow.holder = false;
+        flow.slot.role = ROLE_GRANTOR;
         flow.slot.requests.flags = REQUESTS;
         flow.slot.replies.flags = OUTGOING;
         flow.begun()
@@ -152,6 +154,52 @@ impl Flow {
             } else {
                 flow::shaped(slot, requests, &shape, segment, now_ns, &bytes, &mut turns);
             }
+        }
+    }
+
+    /// From here on the plaintext is had, of which this shape tells.
+    pub fn reveal(&mut self, shape: EntryShape, from: Beginning) {
+        self.now_ns += 1_000;
+        self.shape = shape;
+        // SAFETY: our own slot.
+        unsafe { plaintext::begin(&raw mut *self.slot, shape.protocol, from, self.now_ns) };
+    }
+
+    /// From here on it is not had any more.
+    pub fn seal(&mut self) {
+        self.now_ns += 1_000;
+        // SAFETY: our own slot.
+        unsafe { plaintext::end(&raw mut *self.slot, self.now_ns) };
+    }
+
+    /// A packet of either direction, with payload that cannot be read.
+    pub fn pass(&mut self, requests: bool, seq: u32, len: u32) {
+        self.now_ns += 1_000;
+        let segment = flow::Segment {
+            seq,
+            len,
+            outgoing: requests == self.holder,
+        };
+        // SAFETY: our own slot.
+        unsafe { plaintext::passes(&raw mut *self.slot, requests, segment, self.now_ns) };
+    }
+
+    /// Plaintext that a call gave or took, after which TCP's stream stood at `end_seq`.
+    pub fn chunk(&mut self, requests: bool, end_seq: u32, bytes: &[u8]) {
+        self.now_ns += 1_000;
+        let shape = self.shape;
+        let mut turns = Plain {
+            bytes,
+            requests,
+            shape,
+        };
+        let (slot, now_ns, len) = (&raw mut *self.slot, self.now_ns, bytes.len() as u32);
+        let bytes = Bytes(bytes);
+        // SAFETY: our own slot.
+        unsafe {
+            plaintext::chunk(
+                slot, requests, &shape, end_seq, len, now_ns, &bytes, &mut turns,
+            );
         }
     }
 

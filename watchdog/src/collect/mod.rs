@@ -14,4 +14,5 @@ pub mod places;
 pub mod probe_cost;
 pub mod proc;
 pub mod sockets;
+pub mod tls;
 pub mod waits;

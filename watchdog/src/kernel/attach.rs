@@ -4,10 +4,10 @@ use std::fs::File;
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, SockOps},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, SockOps, UProbe},
 };
 
-use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, state};
+use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, plaintext, state};
 
 /// How a program is attached.
 #[derive(Clone, Copy)]
@@ -16,6 +16,8 @@ enum Kind {
     CgroupEgress,
     SockOps,
     Tracepoint(&'static str),
+    /// Loaded only: processes are attached to one by one, while the daemon runs.
+    Calls,
 }
 
 /// One way to get a signal.
@@ -194,6 +196,18 @@ pub(super) const SIGNALS: &[Signal] = &[
             kind: Kind::Tracepoint("jbd2_end_commit"),
         }],
     },
+    Signal {
+        name: plaintext::SIGNAL,
+        required: false,
+        // Which flow a stream is of is told by its reads and writes, as is where it stands.
+        needs: Some("reads"),
+        fields: &[],
+        ways: &[Way {
+            program: plaintext::RETURN,
+            hook: "uprobes on SSL_read and SSL_write",
+            kind: Kind::Calls,
+        }],
+    },
 ];
 
 const BLOCK: &[&[&str]] = &[
@@ -220,7 +234,10 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     }
     let state = state::State::map(&mut programs, options.flows)?;
     let mut report = Report::default();
-    let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
+    let wanted = |signal: &&Signal| {
+        options.only.is_none_or(|only| only.contains(&signal.name))
+            && (options.plaintext || signal.name != plaintext::SIGNAL)
+    };
     for signal in SIGNALS.iter().filter(wanted) {
         attach_signal(
             &mut programs,
@@ -421,6 +438,15 @@ pub(super) fn attach(
                 .attach(root, CgroupAttachMode::Single)
                 .map_err(line)?;
         }
+        Kind::Calls => {
+            for name in plaintext::PROGRAMS {
+                let program = programs
+                    .program_mut(name)
+                    .ok_or_else(|| format!("the object has no program {name}"))?;
+                let program: &mut UProbe = program.try_into().map_err(line)?;
+                program.load().map_err(line)?;
+            }
+        }
         Kind::Tracepoint(name) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(line)?;
             program.load(name, kernel_btf).map_err(line)?;
@@ -431,7 +457,7 @@ pub(super) fn attach(
 }
 
 /// An error and its sources, in one line; of a verifier's log only the end, where the reason is.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
