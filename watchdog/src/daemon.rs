@@ -16,6 +16,7 @@ use crate::{
         existing::{self, Search},
         helper::Helper,
         look::Surroundings,
+        membership,
     },
     config::{Config, LeaseEntry, Scope},
     kernel::{Kernel, Missing, Options, Report, release, self_cost::Programs},
@@ -134,6 +135,12 @@ impl Daemon {
                 .inspect_err(|error| tracing::warn!(%error, "causes are not looked for"))
                 .ok()
         });
+        if kernel.is_some() && membership::is_a_part() {
+            tracing::warn!(
+                "only what runs in this container is seen, since only its part of the cgroup v2 hierarchy \
+                 is mounted; mount the node's /sys/fs/cgroup (docs/deploy.md)"
+            );
+        }
         let slate = Slate::with_capacity(capacity);
         let (live, board) = live::board(live::PATIENCE);
         let remembered = Remembered::load(&wishes.state_dir);
@@ -179,7 +186,8 @@ impl Daemon {
             Granted::RealTime => {}
             Granted::Nice => tracing::warn!(
                 "no real-time priority: nice -20 instead, and warnings are later on a node without \
-                 CPU left; give CAP_SYS_NICE or RLIMIT_RTPRIO of 3"
+                 CPU left; give CAP_SYS_NICE or RLIMIT_RTPRIO of 3, and where its cgroup has \
+                 cpu.rt_runtime_us, time there"
             ),
             Granted::Normal => tracing::warn!(
                 "neither real-time priority nor nice -20: warnings are late on a node without CPU \

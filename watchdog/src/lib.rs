@@ -35,3 +35,4 @@ pub mod surge;
 pub mod test_alert;
 pub mod tick;
 pub mod top;
+pub mod trusted;

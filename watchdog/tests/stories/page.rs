@@ -256,7 +256,7 @@ fn ten_thousand_leases_scroll_and_no_name_is_run() {
     sources.ledger.set_entries(&["zookeeper".to_owned()]);
     let bound = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
     let address = bound.address();
-    runtime.spawn(http::serve(bound, sources));
+    runtime.spawn(http::serve(bound, sources, http::Doors::open()));
     browser.size(1280, 900, false);
     browser.open(&url(&address.to_string()));
     browser.wait(
