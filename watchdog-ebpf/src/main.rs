@@ -25,8 +25,8 @@ mod sockets;
 mod sync;
 mod writes;
 
-use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, sock_ops};
-use aya_ebpf::programs::{BtfTracePointContext, SkBuffContext, SockOpsContext};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, fexit, sock_ops};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, SkBuffContext, SockOpsContext};
 
 /// A packet with or without payload has passed IP on its way to a socket.
 #[cgroup_skb]
@@ -60,6 +60,13 @@ pub fn flow_read(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn flow_write(ctx: BtfTracePointContext) -> i32 {
     writes::write(&ctx);
+    0
+}
+
+/// The same where `sock_send_length` is missing.
+#[fexit(function = "tcp_sendmsg")]
+pub fn flow_sent(ctx: FExitContext) -> i32 {
+    writes::sent(&ctx);
     0
 }
 

@@ -38,11 +38,33 @@ pub enum Command {
     /// A part of the demo.
     #[command(flatten)]
     Role(DemoRole),
+    /// Say which hooks this kernel takes, and why it refuses the others; leaves nothing attached.
+    #[command(after_help = "Exit codes: 0 leases can be seen, 3 missing prerequisite.")]
+    Probes(ProbesArgs),
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.
         file: PathBuf,
     },
+}
+
+/// Options of `probes`.
+#[derive(Args, Debug)]
+pub struct ProbesArgs {
+    /// One JSON object a hook
+    #[arg(long)]
+    pub json: bool,
+    /// The running kernel's types.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/sys/kernel/btf/vmlinux",
+        hide_short_help = true
+    )]
+    pub btf: PathBuf,
+    /// The cgroup v2 root; found by itself unless given.
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub cgroup_root: Option<PathBuf>,
 }
 
 /// Options of `run`.

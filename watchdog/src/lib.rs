@@ -15,6 +15,7 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod outbox;
+pub mod probes;
 pub mod run;
 pub mod sinks;
 pub mod tick;

@@ -13,6 +13,7 @@ use watchdog::demo;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
 use watchdog::outbox::outbox;
+use watchdog::probes;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
 use watchdog::tick::{self, Control};
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
+        Command::Probes(args) => probes::run(args),
         Command::CheckConfig { file } => check_config(file),
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.

@@ -4,10 +4,10 @@ use std::fs::File;
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, SockOps},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FExit, SockOps},
 };
 
-use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, state};
+use super::{Hook, Kernel, Missing, Options, Report, Tried, btf, cgroup, state};
 
 /// How a program is attached.
 #[derive(Clone, Copy)]
@@ -16,6 +16,8 @@ enum Kind {
     CgroupEgress,
     SockOps,
     Tracepoint(&'static str),
+    /// A kernel function returns.
+    Exit(&'static str),
 }
 
 /// One way to get a signal.
@@ -88,11 +90,18 @@ const SIGNALS: &[Signal] = &[
         required: false,
         needs: None,
         fields: &[],
-        ways: &[Way {
-            program: "flow_write",
-            hook: "tp_btf sock_send_length",
-            kind: Kind::Tracepoint("sock_send_length"),
-        }],
+        ways: &[
+            Way {
+                program: "flow_write",
+                hook: "tp_btf sock_send_length",
+                kind: Kind::Tracepoint("sock_send_length"),
+            },
+            Way {
+                program: "flow_sent",
+                hook: "fexit tcp_sendmsg",
+                kind: Kind::Exit("tcp_sendmsg"),
+            },
+        ],
     },
     Signal {
         name: "flow_state",
@@ -193,14 +202,45 @@ const BLOCK: &[&[&str]] = &[
 ];
 const JOURNAL: &[&[&str]] = &[&["JOURNAL_DEVICE"], &["DEVICE_NUMBER"]];
 
+/// The kernel's types, as aya wants them.
+fn types(options: &Options) -> Result<Btf, Missing> {
+    Btf::parse_file(&options.btf, Endianness::default())
+        .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))
+}
+
+/// Tries every way of every signal, each by itself, and leaves nothing attached.
+pub(super) fn survey(options: &Options) -> Result<Vec<Tried>, Missing> {
+    let facts = btf::facts(&options.btf)?;
+    let kernel_btf = types(options)?;
+    let root = cgroup::root(options.cgroup_root.as_deref())?;
+    let mut programs = object(options, &facts, &kernel_btf)?;
+    let mut tried = Vec::new();
+    for (group, signal) in SIGNALS.iter().enumerate() {
+        for way in signal.ways {
+            let refused = lacking(signal, &facts.offsets)
+                .or_else(|| attach(&mut programs, way, &kernel_btf, &root).err());
+            let info = programs.program(way.program).and_then(|p| p.info().ok());
+            tried.push(Tried {
+                signal: signal.name,
+                hook: way.hook,
+                program: way.program,
+                group,
+                required: signal.required,
+                refused,
+                instructions: info.and_then(|info| info.verified_instruction_count()),
+            });
+        }
+    }
+    Ok(tried)
+}
+
 /// Loads the object, attaches every signal, maps the memory.
 pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
-    let offsets = btf::offsets(&options.btf)?;
+    let facts = btf::facts(&options.btf)?;
     trim();
-    let kernel_btf = Btf::parse_file(&options.btf, Endianness::default())
-        .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))?;
+    let kernel_btf = types(options)?;
     let root = cgroup::root(options.cgroup_root.as_deref())?;
-    let mut programs = object(options, &offsets, &kernel_btf)?;
+    let mut programs = object(options, &facts, &kernel_btf)?;
     if options.debug {
         log_programs(&mut programs);
     }
@@ -211,7 +251,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
         attach_signal(
             &mut programs,
             signal,
-            &offsets,
+            &facts.offsets,
             &kernel_btf,
             &root,
             &mut report,
@@ -255,11 +295,14 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-fn object(options: &Options, offsets: &[u32], kernel_btf: &Btf) -> Result<Ebpf, Missing> {
+fn object(options: &Options, facts: &btf::Facts, kernel_btf: &Btf) -> Result<Ebpf, Missing> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(kernel_btf));
-    for (field, offset) in btf::FIELDS.iter().zip(offsets) {
+    for (field, offset) in btf::FIELDS.iter().zip(&facts.offsets) {
         loader.override_global(field.global, offset, true);
+    }
+    for ((global, _), count) in btf::ARGUMENTS.iter().zip(&facts.arguments) {
+        loader.override_global(global, count, true);
     }
     let debug = u32::from(options.debug);
     loader.override_global("DEBUG", &debug, true);
@@ -384,6 +427,11 @@ fn attach(programs: &mut Ebpf, way: &Way, kernel_btf: &Btf, root: &File) -> Resu
         Kind::Tracepoint(name) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(line)?;
             program.load(name, kernel_btf).map_err(line)?;
+            program.attach().map_err(line)?;
+        }
+        Kind::Exit(function) => {
+            let program: &mut FExit = program.try_into().map_err(line)?;
+            program.load(function, kernel_btf).map_err(line)?;
             program.attach().map_err(line)?;
         }
     }

@@ -50,6 +50,34 @@ pub struct Hook {
     pub refused: Option<String>,
 }
 
+/// A way to get a signal, tried by itself.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Tried {
+    /// What it tells.
+    pub signal: &'static str,
+    /// Where it is attached.
+    pub hook: &'static str,
+    /// Its program in the object.
+    pub program: &'static str,
+    /// Ways of one group are there for each other.
+    #[serde(skip)]
+    pub group: usize,
+    /// Whether no lease can be seen without the signal.
+    pub required: bool,
+    /// Why the kernel refuses it; None: it takes it.
+    pub refused: Option<String>,
+    /// How many instructions the verifier walked through (the kernel tells from 5.16 on).
+    pub instructions: Option<u32>,
+}
+
+/// Tries every way of every signal, each by itself, and leaves nothing attached.
+///
+/// # Errors
+/// As for [`Kernel::load`], but for single signals.
+pub fn survey(options: &Options) -> Result<Vec<Tried>, Missing> {
+    attach::survey(options)
+}
+
 /// What attached and what did not.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
