@@ -5,7 +5,7 @@
 //! watched, and leaves.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "core has no atomics for the BPF target; the intrinsics map to its instructions"

@@ -99,6 +99,18 @@ pub unsafe fn slot_of(sk: *mut c_void) -> Option<*mut FlowSlot> {
     })
 }
 
+/// A port in host order. The compiler knows that 16 swapped bits are 16 bits, and a verifier as old
+/// as 6.1's does not: hence a mask that cannot be left out.
+#[inline(always)]
+fn host_order(port: u16) -> u16 {
+    let mut port = u64::from(u16::from_be(port));
+    // SAFETY: one instruction, on a register.
+    unsafe {
+        core::arch::asm!("{0} &= 65535", inout(reg) port, options(pure, nomem, nostack));
+    }
+    port as u16
+}
+
 /// Whether a socket's ports are watched.
 ///
 /// # Safety
@@ -112,7 +124,7 @@ unsafe fn ports_watched(sk: *const u8) -> bool {
     let (local, peer) = unsafe {
         (
             offsets::load::<u16>(sk, &SOCK_NUM),
-            u16::from_be(offsets::load::<u16>(sk, &SOCK_DPORT)),
+            host_order(offsets::load::<u16>(sk, &SOCK_DPORT)),
         )
     };
     if maps::port_entry(ports, local) != 0 {
