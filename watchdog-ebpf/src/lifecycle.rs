@@ -4,10 +4,7 @@
 //! when an accepted socket closes, its port is already 0. Writes `life` and, at the very end,
 //! the slot's state.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_get_current_task_btf},
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use watchdog_common::layout::{
     CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, SLOT_DEAD,
 };
@@ -39,7 +36,7 @@ pub fn state(ctx: &BtfTracePointContext) {
     }
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+        let Some(slot) = sockets::slot_of(sockets::traced(sk)) else {
             return;
         };
         if old == ESTABLISHED {
@@ -68,16 +65,37 @@ pub fn state(ctx: &BtfTracePointContext) {
 /// Our side closes: because somebody called close, or because the process exits?
 #[inline(always)]
 fn own_close() -> u32 {
-    // SAFETY: the current task is always there; both state changes of an own close run in it.
-    let flags: u32 = unsafe {
-        let task = bpf_get_current_task_btf();
-        offsets::load(task.cast::<u8>().cast_const(), &TASK_FLAGS)
-    };
-    if flags & EXITING != 0 {
+    // Both state changes of an own close run in the task that closes.
+    if current_flags() & EXITING != 0 {
         CLOSE_EXIT
     } else {
         CLOSE_OWN
     }
+}
+
+/// The current task's flags.
+#[cfg(not(feature = "old"))]
+#[inline(always)]
+fn current_flags() -> u32 {
+    // SAFETY: the current task is always there.
+    unsafe {
+        let task = aya_ebpf::helpers::generated::bpf_get_current_task_btf();
+        offsets::load(task.cast::<u8>().cast_const(), &TASK_FLAGS)
+    }
+}
+
+/// The same before 5.11, where the verifier does not know what the current task is.
+#[cfg(feature = "old")]
+#[inline(always)]
+fn current_flags() -> u32 {
+    use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+    let mut flags = 0_u32;
+    // SAFETY: a read that the helper makes safely, into four bytes.
+    unsafe {
+        let at = bpf_get_current_task() + u64::from(offsets::value(&TASK_FLAGS));
+        bpf_probe_read_kernel((&raw mut flags).cast(), 4, at as *const core::ffi::c_void);
+    }
+    flags
 }
 
 /// TCP sends a segment again.
@@ -86,7 +104,7 @@ pub fn retransmit(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+        let Some(slot) = sockets::slot_of(sockets::traced(sk)) else {
             return;
         };
         (*slot).life.retransmits = (*slot).life.retransmits.wrapping_add(1);

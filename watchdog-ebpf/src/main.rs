@@ -3,6 +3,9 @@
 //! One file per signal; this file lists the programs and nothing else. Nothing per event leaves
 //! the kernel. Every hot program first asks a table by a direct load whether the port or thread is
 //! watched, and leaves.
+//!
+//! With the feature `old` it is the object for kernels from 5.10 to 5.16; what differs stands in
+//! `sync`, `sockets`, `packets`, `lifecycle` and `devices`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]

@@ -25,6 +25,8 @@ offsets! {
     SOCK_NUM,
     /// sock_common.skc_dport (network order)
     SOCK_DPORT,
+    /// sock_common.skc_cookie
+    SOCK_COOKIE,
     /// sock.sk_err
     SOCK_ERR,
     /// tcp_sock.copied_seq
@@ -60,6 +62,14 @@ const ABSENT: u32 = u32::MAX;
 pub fn has(offset: &'static u32) -> bool {
     // SAFETY: a static; volatile as below.
     unsafe { core::ptr::read_volatile(offset) != ABSENT }
+}
+
+/// What the daemon has written there.
+#[cfg(feature = "old")]
+#[inline(always)]
+pub fn value(offset: &'static u32) -> u32 {
+    // SAFETY: a static; volatile as below.
+    unsafe { core::ptr::read_volatile(offset) }
 }
 
 /// Whether a tracepoint has at least so many arguments. As for [`has`].

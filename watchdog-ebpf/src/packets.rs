@@ -4,13 +4,11 @@
 //! and `life.acked_seq`. Egress runs under the socket's lock and in order; ingress runs outside
 //! of it, before TCP drops duplicates, and on two CPUs at once: hence a lock per direction.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_ktime_get_ns,
-        generated::{bpf_get_socket_cookie, bpf_loop, bpf_probe_read_kernel, bpf_skb_load_bytes},
+        generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skb_load_bytes},
     },
 };
 use watchdog_common::{
@@ -32,6 +30,7 @@ pub const PASS: i32 = 1;
 const ESTABLISHED: u32 = 1;
 /// The parser's turns per segment: every header takes two, and the largest super-segment seen
 /// (131,018 bytes) holds 10,918 pings.
+#[cfg(not(feature = "old"))]
 const MAX_TURNS: u32 = 1 << 15;
 const IP_TCP: u8 = 6;
 const TCP_ACK: u8 = 0x10;
@@ -133,8 +132,11 @@ fn watched(
     if segment.syn {
         return;
     }
+    // SAFETY: the program's context.
+    let cookie = || unsafe { bpf_get_socket_cookie(skb.cast()) };
+    let key = sockets::key(sk.cast(), cookie);
     // SAFETY: not null.
-    let slot = match unsafe { sockets::slot_of(sk.cast()) } {
+    let slot = match unsafe { sockets::slot_of(key) } {
         Some(slot) => slot,
         None => {
             // SAFETY: not null; the field is readable for every kind of socket.
@@ -153,11 +155,10 @@ fn watched(
                 peer_port,
                 role,
                 entry: entry - 1,
-                // SAFETY: the program's context.
-                cookie: unsafe { bpf_get_socket_cookie(skb.cast()) },
+                cookie: cookie(),
             };
             // SAFETY: not null.
-            match unsafe { sockets::open(sk.cast(), &who, ORIGIN_PACKET, None) } {
+            match unsafe { sockets::open(key, &who, ORIGIN_PACKET, None) } {
                 Some(slot) => slot,
                 None => return,
             }
@@ -240,7 +241,7 @@ unsafe fn feed<const REQUESTS: bool>(
     }
 }
 
-/// Repeats the parser's turns with bpf_loop (≥ 5.17).
+/// Repeats the parser's turns.
 struct Loop<const REQUESTS: bool> {
     skb: *mut __sk_buff,
     payload_at: u32,
@@ -257,10 +258,7 @@ impl<const REQUESTS: bool> Turns for Loop<REQUESTS> {
             payload_at,
             seq,
         };
-        run(
-            turn_packet::<REQUESTS> as *const () as *mut c_void,
-            &mut turn,
-        );
+        repeat::packet::<REQUESTS>(&mut turn);
     }
 
     #[inline(always)]
@@ -273,10 +271,7 @@ impl<const REQUESTS: bool> Turns for Loop<REQUESTS> {
             payload_at,
             seq,
         };
-        run(
-            turn_stashed::<REQUESTS> as *const () as *mut c_void,
-            &mut turn,
-        );
+        repeat::stashed::<REQUESTS>(&mut turn);
     }
 
     #[inline(always)]
@@ -295,10 +290,79 @@ struct Turn {
     seq: u32,
 }
 
-#[inline(always)]
-fn run(body: *mut c_void, turn: &mut Turn) {
-    // SAFETY: the body takes a Turn.
-    unsafe { bpf_loop(MAX_TURNS, body, core::ptr::from_mut(turn).cast(), 0) };
+/// With bpf_loop (≥ 5.17).
+#[cfg(not(feature = "old"))]
+mod repeat {
+    use core::ffi::c_void;
+
+    use aya_ebpf::helpers::generated::bpf_loop;
+
+    use super::{MAX_TURNS, Turn, turn_packet, turn_stashed};
+
+    #[inline(always)]
+    pub fn packet<const REQUESTS: bool>(turn: &mut Turn) {
+        run(turn_packet::<REQUESTS> as *const () as *mut c_void, turn);
+    }
+
+    #[inline(always)]
+    pub fn stashed<const REQUESTS: bool>(turn: &mut Turn) {
+        run(turn_stashed::<REQUESTS> as *const () as *mut c_void, turn);
+    }
+
+    #[inline(always)]
+    fn run(body: *mut c_void, turn: &mut Turn) {
+        // SAFETY: the body takes a Turn.
+        unsafe { bpf_loop(MAX_TURNS, body, core::ptr::from_mut(turn).cast(), 0) };
+    }
+}
+
+/// With a loop of so many turns that the verifier can walk through them. Who sends more messages in
+/// one segment is out of step until a segment shows where frames begin.
+#[cfg(feature = "old")]
+mod repeat {
+    use watchdog_common::stream;
+
+    use super::{Turn, turn_packet, turn_stashed};
+
+    /// The parser's turns per segment, two for each message.
+    const TURNS: u32 = 64;
+    /// The same in a stashed one, whose 64 bytes hold five requests and a part of one.
+    const TURNS_STASHED: u32 = 12;
+
+    #[inline(never)]
+    pub fn packet<const REQUESTS: bool>(turn: &mut Turn) {
+        for index in 0..TURNS {
+            if turn_packet::<REQUESTS>(index, turn) != 0 {
+                return;
+            }
+        }
+        give_up::<REQUESTS>(turn);
+    }
+
+    #[inline(never)]
+    pub fn stashed<const REQUESTS: bool>(turn: &mut Turn) {
+        for index in 0..TURNS_STASHED {
+            if turn_stashed::<REQUESTS>(index, turn) != 0 {
+                return;
+            }
+        }
+        give_up::<REQUESTS>(turn);
+    }
+
+    #[inline(always)]
+    fn give_up<const REQUESTS: bool>(turn: &mut Turn) {
+        // SAFETY: under the direction's lock, as the turns.
+        unsafe {
+            let dir = if REQUESTS {
+                &mut (*turn.slot).requests
+            } else {
+                &mut (*turn.slot).replies
+            };
+            if dir.cursor < dir.limit {
+                stream::lose_sync(dir, turn.now);
+            }
+        }
+    }
 }
 
 extern "C" fn turn_packet<const REQUESTS: bool>(_index: u32, turn: *mut Turn) -> i64 {

@@ -144,7 +144,7 @@ fn adopt_one(
         index: u32::try_from(index).unwrap_or(u32::MAX),
         generation,
     };
-    if let Err(error) = state.tie(socket.as_fd(), at) {
+    if let Err(error) = state.tie(socket.as_fd(), cookie, at) {
         // A packet was quicker: the kernel has given it a slot of its own.
         state.free_flow(index);
         tracing::debug!(%error, "flow has a slot already");

@@ -295,6 +295,9 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Has the programs for kernels before 5.17 loaded on any, so that they can be tested on a new one.
+const OLD_ENV: &str = "LEASE_WATCHDOG_OLD_PROGRAMS";
+
 fn object(options: &Options, facts: &btf::Facts, kernel_btf: &Btf) -> Result<Ebpf, Missing> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(kernel_btf));
@@ -308,18 +311,21 @@ fn object(options: &Options, facts: &btf::Facts, kernel_btf: &Btf) -> Result<Ebp
     loader.override_global("DEBUG", &debug, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
-    loader
-        .load(aya::include_bytes_aligned!(concat!(
-            env!("OUT_DIR"),
-            "/watchdog-ebpf"
-        )))
-        .map_err(|error| {
-            Missing(format!(
-                "the kernel refuses the eBPF maps or programs: {}; run as root, or with \
+    let old = !facts.has_loop || std::env::var_os(OLD_ENV).is_some();
+    let bytes: &[u8] = if !old {
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf"))
+    } else {
+        tracing::info!("the programs for kernels before 5.17 are loaded");
+        loader.map_max_entries("SOCKETS", options.flows);
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf-old"))
+    };
+    loader.load(bytes).map_err(|error| {
+        Missing(format!(
+            "the kernel refuses the eBPF maps or programs: {}; run as root, or with \
                  CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
-                chain(&error)
-            ))
-        })
+            chain(&error)
+        ))
+    })
 }
 
 fn attach_signal(
@@ -370,7 +376,7 @@ fn attach_signal(
         })
         .collect();
     Err(Missing(format!(
-        "no hook for `{}` can be attached ({}); run as root, on Linux 5.17 or later",
+        "no hook for `{}` can be attached ({}); run as root, on Linux 5.10 or later",
         signal.name,
         tried.join("; ")
     )))

@@ -43,7 +43,7 @@ const fn optional(global: &'static str, of: &'static str, name: &'static str) ->
 }
 
 /// Every offset that the programs use.
-pub const FIELDS: [Field; 16] = [
+pub const FIELDS: [Field; 17] = [
     needed("TASK_PID", "task_struct", "pid"),
     needed("TASK_FLAGS", "task_struct", "flags"),
     // Its name changed with its size, in 5.14.
@@ -51,6 +51,7 @@ pub const FIELDS: [Field; 16] = [
     optional("TASK_STATE_OLD", "task_struct", "state"),
     needed("SOCK_NUM", "sock_common", "skc_num"),
     needed("SOCK_DPORT", "sock_common", "skc_dport"),
+    needed("SOCK_COOKIE", "sock_common", "skc_cookie"),
     needed("SOCK_ERR", "sock", "sk_err"),
     needed("TCP_COPIED_SEQ", "tcp_sock", "copied_seq"),
     needed("TCP_WRITE_SEQ", "tcp_sock", "write_seq"),
