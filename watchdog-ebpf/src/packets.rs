@@ -324,8 +324,8 @@ mod repeat {
 
     use super::{Turn, turn_packet, turn_stashed};
 
-    /// The parser's turns per segment, two for each message.
-    const TURNS: u32 = 64;
+    /// The parser's turns per segment, two for each of sixteen messages.
+    const TURNS: u32 = 32;
     /// The same in a stashed one, whose 64 bytes hold five requests and a part of one.
     const TURNS_STASHED: u32 = 12;
 

@@ -22,6 +22,7 @@ use crate::{
     stopwatch::Stopwatch,
     tally::{NameLists, Tally},
     toolchain::{Choice, Toolchain},
+    vm,
 };
 
 /// The daemon that stories run.
@@ -68,7 +69,7 @@ impl Family {
 }
 
 /// Runs every check: format, lints, docs, unit, kernel and story tests, mutations; with --long the
-/// fault matrix's short form too.
+/// fault matrix's short form and the demo on other kernels too.
 ///
 /// Sets up and builds first. Ends with the seconds of each step and the line `xtask: N passed, N
 /// failed`. With CI=true a skipped test is a failure.
@@ -102,12 +103,14 @@ enum Step {
     Stories,
     /// The fault matrix in its short form
     Faults,
+    /// The demo on Debian's stock kernels, in QEMU
+    Kernels,
     /// Mutated daemons, which the tests must refuse
     Mutations,
 }
 
 impl Step {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
@@ -115,6 +118,7 @@ impl Step {
         Self::Kernel,
         Self::Stories,
         Self::Faults,
+        Self::Kernels,
         Self::Mutations,
     ];
 
@@ -127,6 +131,7 @@ impl Step {
             Self::Kernel => "kernel",
             Self::Stories => "stories",
             Self::Faults => "faults",
+            Self::Kernels => "kernels",
             Self::Mutations => "mutations",
         }
     }
@@ -177,7 +182,7 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
 fn chosen(args: &Args) -> Vec<Step> {
     let wanted = |step: &Step| match args.only[..] {
         // Samples of a matrix scatter: a run of it is looked at, and not a gate of every change.
-        [] if *step == Step::Faults => args.long,
+        [] if matches!(step, Step::Faults | Step::Kernels) => args.long,
         [] => args.filter.is_none() || step.has_named_tests(),
         _ => args.only.contains(step),
     };
@@ -243,6 +248,7 @@ impl<'a> Suite<'a> {
             Step::Kernel => self.daemon_tests(KERNEL),
             Step::Stories => self.daemon_tests(STORIES),
             Step::Faults => self.faults(),
+            Step::Kernels => self.kernels(),
             Step::Mutations => self.mutations(),
         }
     }
@@ -379,6 +385,13 @@ impl<'a> Suite<'a> {
                 .push(format!("cargo test {}", which.join(" ")));
         }
         bail!("cargo test {} failed ({status})", which.join(" "))
+    }
+
+    fn kernels(&mut self) -> Result<()> {
+        let (failed, absent) = vm::short(self.layout)?;
+        self.failed_checks.extend(failed);
+        self.tally.skipped.extend(absent);
+        Ok(())
     }
 
     fn mutations(&mut self) -> Result<()> {

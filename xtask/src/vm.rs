@@ -43,10 +43,10 @@ const SOFTWARE: &[Package] = &[
 ];
 
 /// Boots Debian's stock kernels in QEMU and tries the daemon in each: which hooks they take, the
-/// demo, the kernel tests.
+/// demo, with --tests the kernel tests too.
 ///
 /// The kernels are fetched once, as packages, to target/vm, whatever this machine's own sources say. A
-/// run of all kernels and steps writes docs/kernels.md.
+/// run of all kernels, with the demo, writes docs/kernels.md.
 #[derive(clap::Args)]
 pub struct Args {
     /// Which kernels: 5.10, 6.1, 6.12, newest; all unless given
@@ -55,9 +55,9 @@ pub struct Args {
     /// Only loads every program, and says how much the verifier had to walk
     #[arg(long)]
     load_only: bool,
-    /// Leaves out the kernel tests
-    #[arg(long)]
-    no_tests: bool,
+    /// Runs the kernel tests too: some minutes a kernel
+    #[arg(long, conflicts_with = "load_only")]
+    tests: bool,
     /// Boots with cgroup v1 hierarchies alone
     #[arg(long)]
     cgroup_v1: bool,
@@ -68,14 +68,14 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
     let kernels = Kernel::named(&args.kernels)?;
     let toolchain = setup::toolchain(layout, choice)?;
     build::all(layout, &toolchain, Profile::Release)?;
-    let steps: &[&str] = match (args.load_only, args.no_tests) {
+    let steps: &[&str] = match (args.load_only, args.tests) {
         (true, _) => &["probes"],
-        (false, true) => &["probes", "demo"],
-        (false, false) => &["probes", "demo", "tests"],
+        (false, true) => &["probes", "demo", "tests"],
+        (false, false) => &["probes", "demo"],
     };
     let page = boot_all(layout, &kernels, steps, args.cgroup_v1)?;
     println!("{}", page.table());
-    let whole = args.kernels.is_empty() && !args.load_only && !args.no_tests && !args.cgroup_v1;
+    let whole = args.kernels.is_empty() && !args.load_only && !args.cgroup_v1;
     if whole {
         let file = layout.root().join("docs/kernels.md");
         fs::create_dir_all(layout.root().join("docs")).context("making docs")?;

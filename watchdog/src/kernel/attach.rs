@@ -245,7 +245,10 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
         log_programs(&mut programs);
     }
     let state = state::State::map(&mut programs, options.flows)?;
-    let mut report = Report::default();
+    let mut report = Report {
+        follows_any_segment: !old(&facts),
+        ..Report::default()
+    };
     let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
     for signal in SIGNALS.iter().filter(wanted) {
         attach_signal(
@@ -298,6 +301,11 @@ fn trim() {
 /// Has the programs for kernels before 5.17 loaded on any, so that they can be tested on a new one.
 const OLD_ENV: &str = "LEASE_WATCHDOG_OLD_PROGRAMS";
 
+/// Whether the programs for old kernels are the ones to load.
+fn old(facts: &btf::Facts) -> bool {
+    !facts.has_loop || std::env::var_os(OLD_ENV).is_some()
+}
+
 fn object(options: &Options, facts: &btf::Facts, kernel_btf: &Btf) -> Result<Ebpf, Missing> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(kernel_btf));
@@ -311,8 +319,7 @@ fn object(options: &Options, facts: &btf::Facts, kernel_btf: &Btf) -> Result<Ebp
     loader.override_global("DEBUG", &debug, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
-    let old = !facts.has_loop || std::env::var_os(OLD_ENV).is_some();
-    let bytes: &[u8] = if !old {
+    let bytes: &[u8] = if !old(facts) {
         aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf"))
     } else {
         tracing::info!("the programs for kernels before 5.17 are loaded");
