@@ -268,18 +268,24 @@ impl<'a> Suite<'a> {
         clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
         let host = run_child(&mut clippy);
         let toolchain = self.toolchain()?;
-        let mut of_kernel_side = match toolchain.clippy(self.layout) {
-            Some(clippy) => clippy,
-            None => {
-                say(format_args!(
-                    "watchdog-ebpf: {} has no clippy; rustc's warnings are its lint, as errors",
-                    toolchain.compiler
-                ));
-                toolchain.cargo(self.layout, "rustc")
-            }
-        };
-        let kernel_side = run_child(of_kernel_side.args(["--", "-D", "warnings"]));
-        host.and(kernel_side.context("watchdog-ebpf"))
+        let mut outcome = host;
+        // Both objects.
+        for features in [&[][..], &["--features", "old"]] {
+            let mut of_kernel_side = match toolchain.clippy(self.layout) {
+                Some(clippy) => clippy,
+                None => {
+                    say(format_args!(
+                        "watchdog-ebpf: {} has no clippy; rustc's warnings are its lint, as errors",
+                        toolchain.compiler
+                    ));
+                    toolchain.cargo(self.layout, "rustc")
+                }
+            };
+            of_kernel_side.args(features).args(["--", "-D", "warnings"]);
+            let kernel_side = run_child(&mut of_kernel_side);
+            outcome = outcome.and(kernel_side.context("watchdog-ebpf"));
+        }
+        outcome
     }
 
     fn docs(&self) -> Result<()> {

@@ -155,7 +155,10 @@ mod tests {
         // Header 110, "a\0" 2: the next header begins at 112.
         assert!(text[112..].starts_with("07070100000000000081ed"), "{text}");
         assert!(text[112 + 110..].starts_with("a/bc\0"), "{text}");
-        assert!(text[112 + 116..].starts_with("12345\0\0\x00070701"), "{text}");
+        assert!(
+            text[112 + 116..].starts_with("12345\0\0\x00070701"),
+            "{text}"
+        );
     }
 
     #[test]
