@@ -5,14 +5,15 @@
 //! plain loop on a host.
 
 use crate::{
-    layout::{Direction, EARLY, EDGE_KNOWN, FlowSlot, SYNCED},
-    stream::{self, Enter, Payload},
+    exchange, frames,
+    layout::{Direction, EARLY, EDGE_KNOWN, EntryShape, FlowSlot, SYNCED},
+    stream::{self, Enter, Framing, Payload},
     zookeeper,
 };
 
 /// Repeats the parser's turns.
 pub trait Turns {
-    /// Runs [`zookeeper::turn`] over the segment's payload until it returns false.
+    /// Runs the protocol's `turn` over the segment's payload until it returns false.
     ///
     /// # Safety
     /// `slot` is a flow slot whose direction is locked.
@@ -42,7 +43,23 @@ pub struct Segment {
     pub outgoing: bool,
 }
 
-/// A segment with payload of the direction that carries requests or replies.
+/// The direction that carries requests or replies.
+///
+/// # Safety
+/// `slot` is a flow slot.
+#[inline(always)]
+unsafe fn direction(slot: *mut FlowSlot, requests: bool) -> *mut Direction {
+    // SAFETY: by contract.
+    unsafe {
+        if requests {
+            &raw mut (*slot).requests
+        } else {
+            &raw mut (*slot).replies
+        }
+    }
+}
+
+/// A segment with payload of ZooKeeper's, of the direction that carries requests or replies.
 ///
 /// # Safety
 /// `slot` is a flow slot; the direction is locked by the caller.
@@ -55,14 +72,54 @@ pub unsafe fn segment<P: Payload, T: Turns>(
     payload: &P,
     turns: &mut T,
 ) {
+    let framing = if requests {
+        &zookeeper::REQUEST_FRAMING
+    } else {
+        &zookeeper::REPLY_FRAMING
+    };
+    // SAFETY: by contract.
+    unsafe {
+        edges(slot, requests, segment, now_ns);
+        framed(slot, requests, framing, segment, now_ns, payload, turns);
+    }
+}
+
+/// The same of an entry with this shape.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+pub unsafe fn shaped<P: Payload, T: Turns>(
+    slot: *mut FlowSlot,
+    requests: bool,
+    shape: &EntryShape,
+    segment: Segment,
+    now_ns: u64,
+    payload: &P,
+    turns: &mut T,
+) {
+    // SAFETY: by contract.
+    unsafe {
+        let edge_before = edges(slot, requests, segment, now_ns);
+        if !frames::are_in(shape) {
+            exchange::unframed(slot, requests, shape, segment, edge_before, now_ns, payload);
+        } else {
+            let framing = frames::framing(shape, requests);
+            framed(slot, requests, &framing, segment, now_ns, payload, turns);
+        }
+    }
+}
+
+/// Moves the direction's edge; returns where it was.
+///
+/// # Safety
+/// `slot` is a flow slot; the direction is locked by the caller.
+#[inline(always)]
+unsafe fn edges(slot: *mut FlowSlot, requests: bool, segment: Segment, now_ns: u64) -> u32 {
     let Segment { seq, len, outgoing } = segment;
     // SAFETY: by contract; of what is not locked only single words are touched.
     unsafe {
-        let dir: *mut Direction = if requests {
-            &raw mut (*slot).requests
-        } else {
-            &raw mut (*slot).replies
-        };
+        let dir = direction(slot, requests);
         let end = seq.wrapping_add(len);
         if (*dir).flags & EDGE_KNOWN == 0 {
             (*dir).flags |= EDGE_KNOWN;
@@ -77,22 +134,40 @@ pub unsafe fn segment<P: Payload, T: Turns>(
                 (*slot).reads.credited_seq = seq;
             }
         }
-        if end.wrapping_sub((*dir).edge_seq) as i32 > 0 {
-            if outgoing && (*slot).life.acked_seq.wrapping_sub((*dir).edge_seq) as i32 >= 0 {
+        let before = (*dir).edge_seq;
+        if end.wrapping_sub(before) as i32 > 0 {
+            if outgoing && (*slot).life.acked_seq.wrapping_sub(before) as i32 >= 0 {
                 (*dir).unacked_at_ns = now_ns;
             }
             (*dir).edge_seq = end;
         }
-        let framing = if requests {
-            &zookeeper::REQUEST_FRAMING
-        } else {
-            &zookeeper::REPLY_FRAMING
-        };
+        before
+    }
+}
+
+/// Runs the parser over a segment of a framed stream.
+///
+/// # Safety
+/// `slot` is a flow slot; the direction is locked by the caller.
+#[inline(always)]
+unsafe fn framed<P: Payload, T: Turns>(
+    slot: *mut FlowSlot,
+    requests: bool,
+    framing: &Framing,
+    segment: Segment,
+    now_ns: u64,
+    payload: &P,
+    turns: &mut T,
+) {
+    let Segment { seq, len, .. } = segment;
+    // SAFETY: by contract; of what is not locked only single words are touched.
+    unsafe {
+        let dir = direction(slot, requests);
         let (synced, losses) = ((*dir).flags & SYNCED, (*dir).lost_syncs);
         let enter = stream::enter(&mut *dir, framing, seq, len, now_ns, payload);
         if !requests && ((*dir).flags & SYNCED != synced || (*dir).lost_syncs != losses) {
             // Replies may have been missed: which request the next one answers is not known.
-            zookeeper::drop_unanswered(slot);
+            exchange::forget_waiting(slot);
         }
         match enter {
             Enter::Skip => {}
@@ -106,7 +181,7 @@ pub unsafe fn segment<P: Payload, T: Turns>(
             Enter::Run => {
                 turns.over_segment(slot, seq, now_ns);
                 if !requests && (*dir).flags & SYNCED == 0 {
-                    zookeeper::drop_unanswered(slot);
+                    exchange::forget_waiting(slot);
                 }
                 if stream::leave(&mut *dir, seq, len) {
                     turns.over_stash(slot, (*dir).early_seq, now_ns);

@@ -18,6 +18,20 @@ pub const TID_LIMIT: u32 = 4 * 1024 * 1024;
 /// Number of TCP ports.
 pub const PORTS: usize = 65_536;
 
+/// How many config entries there can be.
+pub const ENTRIES: usize = 64;
+
+/// [`EntryShape::protocol`]: ZooKeeper's client protocol.
+pub const PROTOCOL_ZOOKEEPER: u8 = 0;
+/// [`EntryShape::protocol`]: any request that is answered.
+pub const PROTOCOL_REQUEST_REPLY: u8 = 1;
+/// [`EntryShape::protocol`]: Kafka.
+pub const PROTOCOL_KAFKA: u8 = 2;
+/// [`EntryShape::protocol`]: Consul's HTTP API.
+pub const PROTOCOL_CONSUL: u8 = 3;
+/// [`EntryShape::protocol`]: etcd's gRPC.
+pub const PROTOCOL_ETCD: u8 = 4;
+
 /// [`FlowSlot::state`]: not in use.
 pub const SLOT_FREE: u32 = 0;
 /// [`FlowSlot::state`]: a live flow.
@@ -69,9 +83,22 @@ pub const AT_BOUNDARY: u32 = 128;
 /// [`Direction::flags`]: `edge_seq` is known. Any number may be one, 0 too.
 pub const EDGE_KNOWN: u32 = 256;
 
-/// Room for a frame's first bytes. 28 are ever needed; the rest is room that the verifier wants
-/// to see behind a variable start.
-pub const HEAD: usize = 64;
+/// [`Direction::kind`]: not known yet.
+pub const KIND_OPEN: u32 = 0;
+/// [`Direction::kind`]: it renews.
+pub const KIND_RENEWAL: u32 = 1;
+/// [`Direction::kind`]: it does not.
+pub const KIND_OTHER: u32 = 2;
+
+/// The most of a frame's or request's first bytes that is ever looked at.
+pub const HEAD_MOST: usize = 64;
+/// Room for a frame's first bytes: twice what is ever needed, since the verifier wants to see room
+/// behind a variable start.
+pub const HEAD: usize = 2 * HEAD_MOST;
+/// How far into a frame its length field may reach.
+pub const LENGTH_WITHIN: usize = 16;
+/// The longest signature by which renewals are told from other requests.
+pub const SIGNATURE: usize = 16;
 /// The longest early segment that is kept until the hole before it is filled.
 pub const EARLY: usize = 64;
 /// How many unanswered requests are kept by time and xid. A power of two.
@@ -79,16 +106,42 @@ pub const MARKS: usize = 16;
 /// How many threads that last served a flow are kept, readers and writers each.
 pub const SERVERS: usize = 4;
 
+/// What the kernel has to know of a config entry. Written by the daemon, read by the programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryShape {
+    /// `PROTOCOL_*`.
+    pub protocol: u8,
+    /// Whether the length field is little-endian.
+    pub little: u8,
+    /// Width of a frame's length field, bytes (1 to 4); 0: the stream is not framed.
+    pub length_bytes: u8,
+    /// Where in a frame its length field lies; it ends within [`LENGTH_WITHIN`].
+    pub length_at: u8,
+    /// Added to the length field's value it gives the whole frame's length.
+    pub adjust: i32,
+    /// Where in a request the signature of renewals lies; it ends within [`HEAD_MOST`].
+    pub signature_at: u8,
+    /// Length of the signature; 0: every request renews.
+    pub signature_len: u8,
+    /// Padding.
+    pub pad: [u8; 6],
+    /// Which bits of the signature count.
+    pub signature_mask: [u8; SIGNATURE],
+    /// The signature, masked.
+    pub signature: [u8; SIGNATURE],
+}
+
 /// A request that waits for its reply.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mark {
     /// When it was sent (holder) or had arrived (grantor).
     pub at_ns: u64,
-    /// Its xid.
+    /// By what its reply is told: xid, correlation id, or its number on the flow.
     pub xid: i32,
-    /// Padding.
-    pub pad: u32,
+    /// What the protocol wants to know of it when the reply comes.
+    pub note: u32,
 }
 
 /// A handshake frame: ConnectRequest in the requests' direction, ConnectResponse in the replies'.
@@ -101,8 +154,8 @@ pub struct Handshake {
     pub session: u64,
     /// Timeout asked for or granted, milliseconds.
     pub timeout_ms: i32,
-    /// Padding.
-    pub pad: u32,
+    /// What the protocol wants to know of it when the answer comes.
+    pub note: u32,
 }
 
 /// One direction of a flow's byte stream: where the parser stands, and what it has seen.
@@ -153,8 +206,23 @@ pub struct Direction {
     pub pending_err: i32,
     /// Number of keepalives seen (requests).
     pub keepalives: u32,
+    /// Where replies are told by order. Requests: how many have begun. Replies: how many of those
+    /// have been answered.
+    pub ordinal: u32,
+    /// Bytes to gather before the protocol looks at them; 0: as many as tell a frame's length.
+    pub need: u32,
+    /// Bytes of the frame behind those being gathered.
+    pub frame_left: u32,
+    /// Which part of a frame is being gathered; 0: its head.
+    pub phase: u32,
+    /// `KIND_*`: what the request being followed is.
+    pub kind: u32,
     /// Padding.
     pub pad: u32,
+    /// When the request being followed began.
+    pub begun_ns: u64,
+    /// Replies: when the newest answer to a renewal came (holder) or was sent (grantor).
+    pub answer_ns: u64,
     /// Gap from the message before the newest keepalive to it, ns.
     pub keepalive_gap_ns: u64,
     /// Requests: when closeSession was seen. Replies: when err −112 (session expired) was.
@@ -193,6 +261,10 @@ pub struct Reads {
     pub credited_seq: u32,
     /// How many entries were ever put into `threads`.
     pub servers: u32,
+    /// TCP's smoothed round trip time at the last read, microseconds; 0: not known.
+    pub srtt_us: u32,
+    /// Padding.
+    pub pad: u32,
     /// The threads that read last, a ring.
     pub threads: [u32; SERVERS],
 }
@@ -267,8 +339,8 @@ pub struct FlowSlot {
     pub origin: u8,
     /// Config entry.
     pub entry: u8,
-    /// Padding.
-    pub pad: u8,
+    /// `PROTOCOL_*`, as the entry says.
+    pub protocol: u8,
     /// Process (tgid) that last read or wrote.
     pub owner: u32,
     /// Padding.
@@ -387,8 +459,32 @@ pub struct DeviceSlot {
     pub commits: u64,
     /// Sum of their durations, ns.
     pub commit_sum_ns: u64,
+}
+
+/// How many copies there are of [`Waits`], by CPU modulo this: CPUs that count at once seldom meet.
+/// A power of two.
+pub const WAIT_SHARDS: usize = 16;
+
+/// Durations of one kind, each counted when it ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Durations {
+    /// Their sum, ns.
+    pub sum_ns: u64,
     /// Their histogram.
-    pub commit_bins: [u64; BINS],
+    pub bins: [u64; BINS],
+}
+
+/// Waits that are over. Written by the scheduler and journal programs, word by word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waits {
+    /// Of watched threads: from being runnable to having a CPU.
+    pub runqueue: Durations,
+    /// Of watched threads: uninterruptible sleep.
+    pub blocked: Durations,
+    /// Commits of the node's journals.
+    pub commits: Durations,
 }
 
 /// A block request in flight.
@@ -417,6 +513,13 @@ pub struct PortTable {
     pub entry_of: [u8; PORTS],
 }
 
+/// What the config entries look like.
+#[repr(C)]
+pub struct ShapeTable {
+    /// By entry.
+    pub shapes: [EntryShape; ENTRIES],
+}
+
 /// Counters of what the kernel programs could not do, one word each.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -435,6 +538,7 @@ pub struct Losses {
 
 // The two compilers must agree; a change of one of these lines is a change of the layout.
 const _: () = {
+    assert!(size_of::<EntryShape>() == 48);
     assert!(size_of::<Mark>() == 16);
     assert!(size_of::<Handshake>() == 24);
     assert!(size_of::<Direction>().is_multiple_of(8));
@@ -442,7 +546,9 @@ const _: () = {
     assert!(size_of::<FlowSlot>().is_multiple_of(8));
     assert!(offset_of!(FlowSlot, requests).is_multiple_of(8));
     assert!(size_of::<ThreadSlot>() == 56);
-    assert!(size_of::<DeviceSlot>() == 64 + 8 * BINS);
+    assert!(size_of::<DeviceSlot>() == 64);
+    assert!(size_of::<Waits>() == 3 * (8 + 8 * BINS));
+    assert!(WAIT_SHARDS.is_power_of_two());
     assert!(size_of::<RequestInFlight>() == 16);
     assert!(DEVICES.is_power_of_two());
     assert!(MARKS.is_power_of_two() && SERVERS.is_power_of_two());

@@ -1,17 +1,18 @@
 //! Follows the frames of one direction of one TCP flow, whatever segments they come in.
 //!
 //! In: segments (sequence number, length, bytes), in any order, repeated, with holes. Out: "a
-//! header is complete", "a frame is complete". Frames are a big-endian length and that many bytes.
+//! header is complete", "a frame is complete". Frames say their length near their beginning.
 //! Never: a guess. A hole inside a body is subtracted; a short early segment waits for the hole
 //! before it to be filled; anything else is *unsynchronised* until an anchor is seen: a segment
-//! that is exactly one frame, or four bytes followed by exactly as many as they say.
+//! that is exactly one frame, or one that ends with the length, followed by exactly as many bytes as
+//! that says.
 //!
 //! Everything that one turn of the loop leaves to the next lives in the [`Direction`], since the
 //! kernel's verifier would otherwise follow each of its values separately.
 
 use crate::layout::{
     AT_BOUNDARY, CANDIDATE, COUNT_AT_END, Direction, EARLY, EDGE_KNOWN, FOREIGN, HANDSHAKE_DUE,
-    HEAD, OUTGOING, SYNCED,
+    HEAD, HEAD_MOST, LENGTH_WITHIN, OUTGOING, SYNCED,
 };
 
 /// Where a segment's bytes are had from: a packet in the kernel, a slice in a test.
@@ -23,9 +24,65 @@ pub trait Payload {
     unsafe fn copy(&self, offset: u32, dst: *mut u8, len: u32) -> bool;
 }
 
+/// How a frame says its length.
+#[derive(Clone, Copy)]
+pub struct Length {
+    /// Where in the frame the field begins.
+    pub at: u32,
+    /// Its width, 1 to 4 bytes. It ends within [`LENGTH_WITHIN`].
+    pub bytes: u32,
+    /// Whether it is little-endian.
+    pub little: bool,
+    /// Added to its value it gives the whole frame's length.
+    pub adjust: i32,
+}
+
+impl Length {
+    /// A big-endian word that does not count itself, at the very beginning.
+    pub const PLAIN: Self = Self {
+        at: 0,
+        bytes: 4,
+        little: false,
+        adjust: 4,
+    };
+
+    /// Bytes of a frame by whose end its length is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn prefix(&self) -> u32 {
+        self.at.wrapping_add(self.bytes)
+    }
+
+    /// The field's value, in a frame whose first bytes lie at `room` of `head`.
+    #[inline(always)]
+    fn value(&self, dir: &Direction, room: usize) -> u32 {
+        if self.at == 0 && self.bytes == 4 && !self.little {
+            return head_u32(dir, room);
+        }
+        let mut value = 0_u32;
+        let mut n = 0;
+        while n < 4 {
+            if n < self.bytes {
+                // A mask, for the verifier; by configuration the field ends within.
+                let at = self.at.wrapping_add(n) as usize & (LENGTH_WITHIN - 1);
+                let byte = u32::from(dir.head[room + at]);
+                value = if self.little {
+                    value | byte << (8 * n)
+                } else {
+                    value << 8 | byte
+                };
+            }
+            n += 1;
+        }
+        value
+    }
+}
+
 /// What a protocol says of a direction's frames.
 #[derive(Clone, Copy)]
 pub struct Framing {
+    /// How their length is told.
+    pub length: Length,
     /// Bytes of an ordinary frame that must be seen, length field included.
     pub head: u32,
     /// Bytes of the handshake frame that must be seen.
@@ -35,6 +92,26 @@ pub struct Framing {
     /// Largest length field.
     pub max_len: u32,
 }
+
+impl Framing {
+    /// The whole length of the frame whose first bytes lie at `room` of `head`; 0: it is absurd.
+    #[inline(always)]
+    #[must_use]
+    pub fn total(&self, dir: &Direction, room: usize) -> u32 {
+        let value = self.length.value(dir, room);
+        if value < self.min_len || value > self.max_len {
+            return 0;
+        }
+        let total = value.wrapping_add(self.length.adjust as u32);
+        if total < self.length.prefix() || total > TOTAL_MOST {
+            return 0;
+        }
+        total
+    }
+}
+
+/// No frame is longer: 64 MiB and what stands before it.
+const TOTAL_MOST: u32 = 64 * 1024 * 1024 + 64;
 
 /// What to do with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +180,7 @@ pub fn lose_sync(dir: &mut Direction, now_ns: u64) {
     dir.body_left = 0;
     dir.head_len = 0;
     dir.early_len = 0;
+    (dir.need, dir.frame_left, dir.phase) = (0, 0, 0);
 }
 
 /// Looks at a segment of `len` bytes at `seq` and says what to do with it.
@@ -154,20 +232,34 @@ pub fn enter<P: Payload>(
     anchor(dir, framing, seq, len, payload)
 }
 
+/// Copies a segment's bytes as far as they tell its first frame's length to `room` of `head`.
+#[inline(always)]
+fn copy_prefix<P: Payload>(
+    dir: &mut Direction,
+    framing: &Framing,
+    room: usize,
+    payload: &P,
+) -> bool {
+    let prefix = framing.length.prefix();
+    // An old verifier does not learn 1 ≤ n ≤ 16 from a test against 0; it does from n − 1 < 16.
+    let bounded = core::hint::black_box(u64::from(prefix.wrapping_sub(1)));
+    if bounded >= LENGTH_WITHIN as u64 {
+        return false;
+    }
+    // SAFETY: callers leave LENGTH_WITHIN bytes behind `room`.
+    unsafe { payload.copy(0, dir.head.as_mut_ptr().add(room), bounded as u32 + 1) }
+}
+
 /// Whether the segment is exactly one frame. Reads into the room behind the gathered header, of
 /// which nothing may be lost yet.
 #[inline(always)]
 fn is_one_frame<P: Payload>(dir: &mut Direction, framing: &Framing, len: u32, payload: &P) -> bool {
-    const ROOM: usize = HEAD - 4;
-    if len < framing.head {
+    // The last of `head`'s bytes, where no header ever reaches.
+    const ROOM: usize = HEAD - LENGTH_WITHIN;
+    if len < framing.head || len < framing.length.prefix() {
         return false;
     }
-    // SAFETY: the last four of `head`'s bytes, where no header ever reaches (28 at most).
-    if !unsafe { payload.copy(0, dir.head.as_mut_ptr().add(ROOM), 4) } {
-        return false;
-    }
-    let frame = head_u32(dir, ROOM);
-    frame >= framing.min_len && frame.wrapping_add(4) == len
+    copy_prefix(dir, framing, ROOM, payload) && framing.total(dir, ROOM) == len
 }
 
 /// Unsynchronised: is this segment one that shows where frames begin?
@@ -179,33 +271,33 @@ fn anchor<P: Payload>(
     len: u32,
     payload: &P,
 ) -> Enter {
+    let prefix = framing.length.prefix();
     if dir.flags & CANDIDATE != 0 {
         dir.flags &= !CANDIDATE;
-        if seq == dir.next_seq && head_u32(dir, 0) == len {
-            // Four bytes said so, and exactly so many have come.
-            dir.head_len = 4;
+        if seq == dir.next_seq && framing.total(dir, 0).wrapping_sub(prefix) == len {
+            // The bytes before said so, and exactly so many have come.
+            dir.head_len = prefix;
             dir.flags |= SYNCED;
             return Enter::Run;
         }
         dir.head_len = 0;
     }
-    if len < 4 {
+    if len < prefix {
         return Enter::Skip;
     }
-    // SAFETY: `head` has HEAD (64) bytes.
-    if !unsafe { payload.copy(0, dir.head.as_mut_ptr(), 4) } {
+    if !copy_prefix(dir, framing, 0, payload) {
         return Enter::Skip;
     }
-    let frame = head_u32(dir, 0);
-    if frame < framing.min_len || frame > framing.max_len {
+    let total = framing.total(dir, 0);
+    if total == 0 {
         return Enter::Skip;
     }
-    if len == 4 {
+    if len == prefix && total > prefix {
         dir.flags |= CANDIDATE;
-        dir.next_seq = seq.wrapping_add(4);
+        dir.next_seq = seq.wrapping_add(prefix);
         return Enter::Skip;
     }
-    if frame.wrapping_add(4) == len {
+    if total == len {
         dir.flags |= SYNCED;
         dir.next_seq = seq;
         dir.body_left = 0;
@@ -259,7 +351,7 @@ pub fn step<P: Payload>(dir: &mut Direction, framing: &Framing, payload: &P) -> 
         return Step::Done;
     }
     let take = bounded as u32 + 1;
-    // SAFETY: have ≤ 27 and take ≤ 28, so the end is within HEAD (64).
+    // SAFETY: have ≤ 27 and take ≤ 28, so the end is within HEAD (128).
     let copied =
         unsafe { payload.copy(dir.cursor, dir.head.as_mut_ptr().add(have as usize), take) };
     if !copied {
@@ -330,4 +422,4 @@ pub fn leave_early(dir: &mut Direction) {
     dir.early_len = 0;
 }
 
-const _: () = assert!(HEAD >= 27 + 28);
+const _: () = assert!(HEAD >= 27 + 28 && HEAD >= HEAD_MOST + LENGTH_WITHIN);

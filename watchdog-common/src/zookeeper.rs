@@ -10,10 +10,11 @@
 use crate::layout::{
     COUNT_AT_END, Direction, FOREIGN, FlowSlot, HANDSHAKE_DUE, MARKS, OUTGOING, REQUESTS,
 };
-use crate::stream::{self, Framing, Payload, Step};
+use crate::stream::{self, Framing, Length, Payload, Step};
 
 /// Frames from the holder. A ConnectRequest's first 28 bytes reach past its session id.
 pub const REQUEST_FRAMING: Framing = Framing {
+    length: Length::PLAIN,
     head: 12,
     handshake_head: 28,
     min_len: 8,
@@ -21,6 +22,7 @@ pub const REQUEST_FRAMING: Framing = Framing {
 };
 /// Frames from the grantor. Both a reply header and a ConnectResponse need 20 bytes.
 pub const REPLY_FRAMING: Framing = Framing {
+    length: Length::PLAIN,
     head: 20,
     handshake_head: 20,
     min_len: 16,
@@ -247,24 +249,17 @@ unsafe fn count(slot: *mut FlowSlot, requests: bool, end_seq: u32, now_ns: u64) 
     }
 }
 
-/// Forgets every request that waits for a reply.
-///
-/// # Safety
-/// `slot` is a flow slot whose replies' direction is locked by the caller.
-#[inline(always)]
-pub unsafe fn drop_unanswered(slot: *mut FlowSlot) {
-    // SAFETY: by contract; the other direction's counter is one word.
-    unsafe {
-        let head = core::ptr::read_volatile(&raw const (*slot).requests.marks);
-        (*slot).replies.marks = head;
-    }
-}
-
 /// Stamps a message in its direction. `read_seq`: how far the application has read; where the
 /// read hook is at work on another CPU it may be one read old, which makes an unread message look
 /// unread for longer by the time between the two messages.
 #[inline(always)]
-fn note_message(dir: &mut Direction, end_seq: u32, read_seq: u32, now_ns: u64, keepalive: bool) {
+pub(crate) fn note_message(
+    dir: &mut Direction,
+    end_seq: u32,
+    read_seq: u32,
+    now_ns: u64,
+    keepalive: bool,
+) {
     if keepalive {
         dir.keepalive_gap_ns = if dir.newest_ns == 0 {
             0

@@ -2,6 +2,7 @@
 //!
 //! The reference is the list of frames that was put in; what is asked is what the slot says.
 
+#[expect(dead_code, reason = "shared with the tests of other protocols")]
 mod inputs;
 
 use inputs::{

@@ -1,7 +1,7 @@
 //! Journals: since when a commit is under way on each device, and how long commits take.
 //!
 //! Hooks: tp_btf `jbd2_start_commit`, `jbd2_end_commit`. One journal commits one transaction at a
-//! time, so the device tells which. Writes the device's slot.
+//! time, so the device tells which. Writes the device's slot, and the histogram of all commits.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use watchdog_common::layout::DeviceSlot;
@@ -49,6 +49,6 @@ pub fn end(ctx: &BtfTracePointContext) {
         let took_ns = bpf_ktime_get_ns().saturating_sub(since_ns);
         sync::add(&raw mut (*slot).commits, 1);
         sync::add(&raw mut (*slot).commit_sum_ns, took_ns);
-        histogram::count((&raw mut (*slot).commit_bins).cast(), took_ns);
+        histogram::count(|waits| &raw mut (*waits).commits, took_ns);
     }
 }

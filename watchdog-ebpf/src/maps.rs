@@ -5,9 +5,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use watchdog_common::layout::{
-    DEVICES as DEVICE_COUNT, DeviceSlot, FLOWS as FLOW_COUNT, FlowSlot, Losses, MMAPABLE,
-    PortTable, REQUESTS_IN_FLIGHT, RequestInFlight, SlotRef, THREADS as THREAD_COUNT, ThreadBits,
-    ThreadSlot,
+    DEVICES as DEVICE_COUNT, DeviceSlot, ENTRIES, EntryShape, FLOWS as FLOW_COUNT, FlowSlot,
+    Losses, MMAPABLE, PortTable, REQUESTS_IN_FLIGHT, RequestInFlight, ShapeTable, SlotRef,
+    THREADS as THREAD_COUNT, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
 };
 
 /// The flows' slots.
@@ -32,6 +32,10 @@ pub static SOCKETS: HashMap<u64, SlotRef, FLOW_COUNT> = HashMap::new();
 #[btf_map]
 pub static PORTS: Array<PortTable, 1, MMAPABLE> = Array::new();
 
+/// How the config entries' streams look.
+#[btf_map]
+pub static SHAPES: Array<ShapeTable, 1, MMAPABLE> = Array::new();
+
 /// Which threads are watched.
 #[btf_map]
 pub static THREAD_BITS: Array<ThreadBits, 1, MMAPABLE> = Array::new();
@@ -52,6 +56,10 @@ pub static DEVICES: Array<DeviceSlot, DEVICE_COUNT, MMAPABLE> = Array::new();
 #[btf_map]
 pub static REQUESTS: HashMap<u64, RequestInFlight, REQUESTS_IN_FLIGHT> = HashMap::new();
 
+/// Waits that are over.
+#[btf_map]
+pub static WAITS: Array<Waits, WAIT_SHARDS, MMAPABLE> = Array::new();
+
 /// What could not be done.
 #[btf_map]
 pub static LOSSES: Array<Losses, 1, MMAPABLE> = Array::new();
@@ -62,6 +70,16 @@ pub fn lose(which: fn(*mut Losses) -> *mut u64) {
     if let Some(losses) = LOSSES.get_ptr_mut(0) {
         crate::sync::add(which(losses), 1);
     }
+}
+
+/// How an entry's stream looks.
+#[inline(always)]
+pub fn shape(entry: u8) -> Option<*const EntryShape> {
+    let table = SHAPES.get_ptr(0)?;
+    // A mask, for the verifier.
+    let entry = entry as usize & (ENTRIES - 1);
+    // SAFETY: within the table.
+    Some(unsafe { (&raw const (*table).shapes).cast::<EntryShape>().add(entry) })
 }
 
 /// The config entry (index plus one) that watches this port; 0: none.

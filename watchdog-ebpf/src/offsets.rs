@@ -27,12 +27,20 @@ offsets! {
     SOCK_DPORT,
     /// sock_common.skc_cookie
     SOCK_COOKIE,
+    /// sock_common.skc_net, whose only member is the pointer to the namespace
+    SOCK_NET,
+    /// net.ns
+    NET_NS,
+    /// ns_common.inum
+    NS_INUM,
     /// sock.sk_err
     SOCK_ERR,
     /// tcp_sock.copied_seq
     TCP_COPIED_SEQ,
     /// tcp_sock.write_seq
     TCP_WRITE_SEQ,
+    /// tcp_sock.srtt_us (eighths of a microsecond)
+    TCP_SRTT,
     /// request.q
     REQUEST_QUEUE,
     /// request_queue.disk (≥ 5.17), else ABSENT
@@ -84,6 +92,17 @@ pub fn takes(arguments: &'static u32, at_least: u32) -> bool {
 #[unsafe(no_mangle)]
 pub static DEBUG: u32 = 0;
 
+/// The one network namespace whose sockets are followed, by its inode number; 0: all are.
+#[unsafe(no_mangle)]
+pub static SCOPE_NETNS: u32 = 0;
+
+/// See [`SCOPE_NETNS`].
+#[inline(always)]
+pub fn scope_netns() -> u32 {
+    // SAFETY: volatile, or the compiler would take the initial 0 for the value.
+    unsafe { core::ptr::read_volatile(&raw const SCOPE_NETNS) }
+}
+
 /// See [`DEBUG`].
 #[inline(always)]
 pub fn debug() -> bool {
@@ -99,6 +118,19 @@ pub fn debug() -> bool {
 pub unsafe fn load<T: Copy>(base: *const u8, offset: &'static u32) -> T {
     // SAFETY: volatile, or the compiler would take the initial 0 for the value.
     let offset = unsafe { core::ptr::read_volatile(offset) } as usize;
+    // SAFETY: by contract; checked by the verifier.
+    unsafe { core::ptr::read_volatile(base.add(offset).cast::<T>()) }
+}
+
+/// Loads a field of a structure that is a member of a kernel structure.
+///
+/// # Safety
+/// As for [`load`]; `inner` is an offset in the structure at `outer`.
+#[inline(always)]
+pub unsafe fn load_at<T: Copy>(base: *const u8, outer: &'static u32, inner: &'static u32) -> T {
+    // SAFETY: volatile, or the compiler would take the initial 0 for the values.
+    let offset =
+        unsafe { core::ptr::read_volatile(outer) + core::ptr::read_volatile(inner) } as usize;
     // SAFETY: by contract; checked by the verifier.
     unsafe { core::ptr::read_volatile(base.add(offset).cast::<T>()) }
 }

@@ -13,7 +13,11 @@ use aya_ebpf::{
 };
 use watchdog_common::{
     flow::{self, Turns},
-    layout::{Direction, EARLY, FlowSlot, ORIGIN_PACKET, ROLE_GRANTOR, ROLE_HOLDER},
+    frames,
+    layout::{
+        Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER, ROLE_GRANTOR,
+        ROLE_HOLDER,
+    },
     stream::Payload,
     zookeeper,
 };
@@ -158,7 +162,7 @@ fn watched(
                 cookie: cookie(),
             };
             // SAFETY: not null.
-            match unsafe { sockets::open(key, &who, ORIGIN_PACKET, None) } {
+            match unsafe { sockets::open(sk.cast(), key, &who, ORIGIN_PACKET, None) } {
                 Some(slot) => slot,
                 None => return,
             }
@@ -227,16 +231,25 @@ unsafe fn feed<const REQUESTS: bool>(
             skb,
             payload_at: segment.payload_at,
         };
-        let mut turns = Loop::<REQUESTS> {
-            skb,
-            payload_at: segment.payload_at,
-        };
         let at = flow::Segment {
             seq: segment.seq,
             len: segment.len,
             outgoing,
         };
-        flow::segment(slot, REQUESTS, at, now, &payload, &mut turns);
+        if (*slot).protocol == PROTOCOL_ZOOKEEPER {
+            let mut turns = Loop::<REQUESTS> {
+                skb,
+                payload_at: segment.payload_at,
+            };
+            flow::segment(slot, REQUESTS, at, now, &payload, &mut turns);
+        } else if let Some(shape) = maps::shape((*slot).entry) {
+            let mut turns = ShapedLoop::<REQUESTS> {
+                skb,
+                payload_at: segment.payload_at,
+                shape,
+            };
+            flow::shaped(slot, REQUESTS, &*shape, at, now, &payload, &mut turns);
+        }
         sync::unlock(&raw mut (*dir).version);
     }
 }
@@ -281,6 +294,83 @@ impl<const REQUESTS: bool> Turns for Loop<REQUESTS> {
     }
 }
 
+/// The same for an entry with a shape.
+struct ShapedLoop<const REQUESTS: bool> {
+    skb: *mut __sk_buff,
+    payload_at: u32,
+    shape: *const EntryShape,
+}
+
+impl<const REQUESTS: bool> ShapedLoop<REQUESTS> {
+    #[inline(always)]
+    fn turn(&self, slot: *mut FlowSlot, seq: u32, now: u64) -> ShapedTurn {
+        ShapedTurn {
+            turn: Turn {
+                slot,
+                skb: self.skb,
+                now,
+                payload_at: self.payload_at,
+                seq,
+            },
+            shape: self.shape,
+        }
+    }
+}
+
+impl<const REQUESTS: bool> Turns for ShapedLoop<REQUESTS> {
+    #[inline(always)]
+    unsafe fn over_segment(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
+        repeat::shaped_packet::<REQUESTS>(&mut self.turn(slot, seq, now));
+    }
+
+    #[inline(always)]
+    unsafe fn over_stash(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
+        repeat::shaped_stashed::<REQUESTS>(&mut self.turn(slot, seq, now));
+    }
+
+    #[inline(always)]
+    unsafe fn stash(&mut self, dst: *mut u8, len: u32) {
+        // SAFETY: by the trait's contract.
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), self.payload_at, dst.cast(), len) };
+    }
+}
+
+/// What the loop's body is given for an entry with a shape.
+struct ShapedTurn {
+    turn: Turn,
+    shape: *const EntryShape,
+}
+
+extern "C" fn shaped_packet<const REQUESTS: bool>(_index: u32, at: *mut ShapedTurn) -> i64 {
+    // SAFETY: called by bpf_loop with the ShapedTurn given to it, under the direction's lock.
+    unsafe {
+        let turn = &(*at).turn;
+        let payload = Packet {
+            skb: turn.skb,
+            payload_at: turn.payload_at,
+        };
+        let shape = &*(*at).shape;
+        let more = frames::turn(turn.slot, REQUESTS, shape, &payload, turn.seq, turn.now);
+        i64::from(!more)
+    }
+}
+
+extern "C" fn shaped_stashed<const REQUESTS: bool>(_index: u32, at: *mut ShapedTurn) -> i64 {
+    // SAFETY: as above.
+    unsafe {
+        let turn = &(*at).turn;
+        let early = if REQUESTS {
+            (&raw const (*turn.slot).requests.early).cast()
+        } else {
+            (&raw const (*turn.slot).replies.early).cast()
+        };
+        let shape = &*(*at).shape;
+        let stashed = Stashed { early };
+        let more = frames::turn(turn.slot, REQUESTS, shape, &stashed, turn.seq, turn.now);
+        i64::from(!more)
+    }
+}
+
 /// What the loop's body is given. Nothing in it changes while the loop runs.
 struct Turn {
     slot: *mut FlowSlot,
@@ -297,7 +387,7 @@ mod repeat {
 
     use aya_ebpf::helpers::generated::bpf_loop;
 
-    use super::{MAX_TURNS, Turn, turn_packet, turn_stashed};
+    use super::{MAX_TURNS, ShapedTurn, Turn, turn_packet, turn_stashed};
 
     #[inline(always)]
     pub fn packet<const REQUESTS: bool>(turn: &mut Turn) {
@@ -310,8 +400,24 @@ mod repeat {
     }
 
     #[inline(always)]
-    fn run(body: *mut c_void, turn: &mut Turn) {
-        // SAFETY: the body takes a Turn.
+    pub fn shaped_packet<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run(
+            super::shaped_packet::<REQUESTS> as *const () as *mut c_void,
+            turn,
+        );
+    }
+
+    #[inline(always)]
+    pub fn shaped_stashed<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run(
+            super::shaped_stashed::<REQUESTS> as *const () as *mut c_void,
+            turn,
+        );
+    }
+
+    #[inline(always)]
+    fn run<T>(body: *mut c_void, turn: &mut T) {
+        // SAFETY: the body takes a T.
         unsafe { bpf_loop(MAX_TURNS, body, core::ptr::from_mut(turn).cast(), 0) };
     }
 }
@@ -322,7 +428,7 @@ mod repeat {
 mod repeat {
     use watchdog_common::stream;
 
-    use super::{Turn, turn_packet, turn_stashed};
+    use super::{ShapedTurn, Turn, turn_packet, turn_stashed};
 
     /// The parser's turns per segment, two for each of sixteen messages.
     const TURNS: u32 = 32;
@@ -347,6 +453,26 @@ mod repeat {
             }
         }
         give_up::<REQUESTS>(turn);
+    }
+
+    #[inline(never)]
+    pub fn shaped_packet<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        for index in 0..TURNS {
+            if super::shaped_packet::<REQUESTS>(index, turn) != 0 {
+                return;
+            }
+        }
+        give_up::<REQUESTS>(&mut turn.turn);
+    }
+
+    #[inline(never)]
+    pub fn shaped_stashed<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        for index in 0..TURNS_STASHED {
+            if super::shaped_stashed::<REQUESTS>(index, turn) != 0 {
+                return;
+            }
+        }
+        give_up::<REQUESTS>(&mut turn.turn);
     }
 
     #[inline(always)]

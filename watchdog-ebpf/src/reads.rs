@@ -8,7 +8,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use watchdog_common::layout::{Direction, FlowSlot, ROLE_HOLDER};
 
 use crate::{
-    offsets::{self, TCP_COPIED_SEQ},
+    offsets::{self, TCP_COPIED_SEQ, TCP_SRTT},
     sockets, sync,
 };
 
@@ -19,7 +19,8 @@ pub fn read(ctx: &BtfTracePointContext) {
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
         if let Some((slot, tcp)) = sockets::watched(sk) {
-            advanced(slot, offsets::load(tcp, &TCP_COPIED_SEQ));
+            let srtt_us = offsets::load::<u32>(tcp, &TCP_SRTT) >> 3;
+            advanced(slot, offsets::load(tcp, &TCP_COPIED_SEQ), srtt_us);
         }
     }
 }
@@ -27,7 +28,7 @@ pub fn read(ctx: &BtfTracePointContext) {
 /// # Safety
 /// `slot` is a flow slot; runs in the reading thread.
 #[inline(always)]
-unsafe fn advanced(slot: *mut FlowSlot, copied: u32) {
+unsafe fn advanced(slot: *mut FlowSlot, copied: u32, srtt_us: u32) {
     // SAFETY: by contract; the arrival fields may be written meanwhile, each is one word.
     unsafe {
         let reads = &raw mut (*slot).reads;
@@ -49,6 +50,7 @@ unsafe fn advanced(slot: *mut FlowSlot, copied: u32) {
             return;
         }
         (*reads).read_seq = copied;
+        (*reads).srtt_us = srtt_us;
         if past_oldest || past_newest {
             let now = bpf_ktime_get_ns();
             (*reads).read_ns = now;

@@ -2,7 +2,8 @@
 //!
 //! Hooks: tp_btf `sched_switch` and `sched_wakeup`. The state of the thread that leaves is the
 //! fourth argument (≥ 5.18), else read from the thread itself.
-//! Writes the thread's slot. An unwatched thread costs two direct loads and two bit tests.
+//! Writes the thread's slot, and histograms of waits that are over. An unwatched thread costs two
+//! direct loads and two bit tests.
 
 use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_get_current_comm},
@@ -14,6 +15,7 @@ use watchdog_common::layout::{
 };
 
 use crate::{
+    histogram,
     maps::{THREAD_BITS, THREAD_SLOTS, THREADS},
     offsets::{self, SWITCH_ARGUMENTS, TASK_PID, TASK_STATE, TASK_STATE_OLD},
     sync,
@@ -150,10 +152,29 @@ fn enters(tid: u32) {
         if !sync::lock(&raw mut (*slot).version) {
             return;
         }
+        let now = bpf_ktime_get_ns();
+        let (state, since_ns) = ((*slot).state, (*slot).since_ns);
         (*slot).state = THREAD_RUNNING;
-        (*slot).since_ns = bpf_ktime_get_ns();
+        (*slot).since_ns = now;
         (*slot).switches += 1;
         sync::unlock(&raw mut (*slot).version);
+        over(state, since_ns, now);
+    }
+}
+
+/// Counts a wait in this state that has ended.
+#[inline(always)]
+fn over(state: u32, since_ns: u64, now: u64) {
+    // What began before the thread was watched has no known length.
+    if since_ns == 0 {
+        return;
+    }
+    let took_ns = now.saturating_sub(since_ns);
+    // SAFETY: fields of a map value.
+    if state == THREAD_RUNNABLE {
+        histogram::count(|waits| unsafe { &raw mut (*waits).runqueue }, took_ns);
+    } else if state == THREAD_UNINTERRUPTIBLE {
+        histogram::count(|waits| unsafe { &raw mut (*waits).blocked }, took_ns);
     }
 }
 
@@ -181,8 +202,11 @@ pub fn wakeup(ctx: &BtfTracePointContext) {
         if !sync::lock(&raw mut (*slot).version) {
             return;
         }
+        let now = bpf_ktime_get_ns();
+        let (state, since_ns) = ((*slot).state, (*slot).since_ns);
         (*slot).state = THREAD_RUNNABLE;
-        (*slot).since_ns = bpf_ktime_get_ns();
+        (*slot).since_ns = now;
         sync::unlock(&raw mut (*slot).version);
+        over(state, since_ns, now);
     }
 }

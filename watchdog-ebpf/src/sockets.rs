@@ -16,14 +16,14 @@ use aya_ebpf::{
 };
 use watchdog_common::{
     layout::{
-        Direction, FlowSlot, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SERVERS,
-        SLOT_LIVE, SlotRef,
+        Direction, FlowSlot, ORIGIN_PACKET, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR,
+        ROLE_HOLDER, SERVERS, SLOT_LIVE, SlotRef,
     },
     stream,
 };
 
 use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS};
-use crate::offsets::{self, SOCK_DPORT, SOCK_NUM};
+use crate::offsets::{self, NET_NS, NS_INUM, SOCK_DPORT, SOCK_NET, SOCK_NUM};
 
 /// AF_INET (include/linux/socket.h).
 const AF_INET: u32 = 2;
@@ -269,18 +269,78 @@ pub unsafe fn watched(sk: *const u8) -> Option<(*mut FlowSlot, *const u8)> {
     }
 }
 
-/// Gives a socket a slot. The caller fills the directions before anything else can see packets of
-/// this socket, or marks them unsynchronised.
+/// Whether a socket belongs to the network namespace that the daemon was told to watch.
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(always)]
+unsafe fn in_scope(sk: *mut c_void) -> bool {
+    let scope = offsets::scope_netns();
+    if scope == 0 {
+        return true;
+    }
+    // SAFETY: by contract; each pointer is of the kind that the offset belongs to, and the
+    // verifier knows it; a null pointer reads as zeros.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(sk);
+        if tcp.is_null() {
+            return false;
+        }
+        let net: *const u8 = offsets::load(tcp.cast::<u8>().cast_const(), &SOCK_NET);
+        // One structure within the other: two offsets of one load.
+        offsets::load_at::<u32>(net, &NET_NS, &NS_INUM) == scope
+    }
+}
+
+/// What the storage of a stranger holds: no slot's index.
+const STRANGER: u32 = u32::MAX;
+
+/// Notes that a socket is no flow, though one of its ports is watched: the range that is watched
+/// takes in ephemeral ports, and this is a client's. Its packets do not tell. Not for old kernels:
+/// there nothing would ever take the note back, and such a socket is a flow out of step.
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(always)]
+unsafe fn set_stranger(key: Key) {
+    if cfg!(feature = "old") {
+        return;
+    }
+    let mut none = SlotRef {
+        index: STRANGER,
+        generation: 0,
+    };
+    // SAFETY: by contract; the value is copied.
+    unsafe { tie(key, &mut none) };
+}
+
+/// See [`set_stranger`].
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(always)]
+unsafe fn is_stranger(key: Key) -> bool {
+    // SAFETY: by contract.
+    unsafe { find(key) }.is_some_and(|at| at.index == STRANGER)
+}
+
+/// Gives a socket a slot if it is one to be followed. The caller fills the directions before
+/// anything else can see packets of this socket, or marks them unsynchronised.
 ///
 /// # Safety
 /// As for [`slot_of`].
 #[inline(always)]
 pub unsafe fn open(
+    sk: *mut c_void,
     key: Key,
     who: &Identity,
     origin: u8,
     starts: Option<(u32, u32)>,
 ) -> Option<*mut FlowSlot> {
+    // SAFETY: by contract.
+    if unsafe { !in_scope(sk) || (origin == ORIGIN_PACKET && is_stranger(key)) } {
+        return None;
+    }
     let Ok(Some(index)) = FREE.pop() else {
         // SAFETY: a field of a map value.
         maps::lose(|losses| unsafe { &raw mut (*losses).no_slot });
@@ -321,6 +381,7 @@ pub unsafe fn open(
         (*slot).role = who.role;
         (*slot).origin = origin;
         (*slot).entry = who.entry;
+        (*slot).protocol = maps::shape(who.entry).map_or(0, |shape| (*shape).protocol);
         (*slot).life.opened_ns = bpf_ktime_get_ns();
         (*slot).requests.flags = REQUESTS;
         (*slot).replies.flags = 0;
@@ -383,20 +444,24 @@ pub fn established(ctx: &SockOpsContext) {
     let Some(ports) = PORTS.get_ptr(0) else {
         return;
     };
-    let entry = maps::port_entry(
-        ports,
-        if role == ROLE_HOLDER {
-            peer_port
-        } else {
-            local_port
-        },
-    );
-    if entry == 0 {
+    let (granting, renewing) = if role == ROLE_HOLDER {
+        (peer_port, local_port)
+    } else {
+        (local_port, peer_port)
+    };
+    let entry = maps::port_entry(ports, granting);
+    let stranger = entry == 0;
+    if stranger && maps::port_entry(ports, renewing) == 0 {
         return;
     }
     // SAFETY: sock_ops hands out the socket as a pointer that may be null.
     let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
     if sk.is_null() {
+        return;
+    }
+    if stranger {
+        // SAFETY: not null, and the program's own context.
+        unsafe { set_stranger(key(sk.cast(), || bpf_get_socket_cookie(ctx.ops.cast()))) };
         return;
     }
     // All are read whatever the family, and volatile: the compiler would else make one load of a
@@ -430,7 +495,15 @@ pub fn established(ctx: &SockOpsContext) {
     };
     let key = key(sk.cast(), || who.cookie);
     // SAFETY: `sk` is not null.
-    let slot = unsafe { open(key, &who, ORIGIN_START, Some((send_seq, receive_seq))) };
+    let slot = unsafe {
+        open(
+            sk.cast(),
+            key,
+            &who,
+            ORIGIN_START,
+            Some((send_seq, receive_seq)),
+        )
+    };
     if offsets::debug() {
         let (local, peer, got) = (who.local_port, who.peer_port, slot.is_some());
         aya_log_ebpf::debug!(

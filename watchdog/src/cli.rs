@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::{DemoArgs, DemoRole};
+use crate::top::TopArgs;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -29,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch leases until told to stop.
     Run(RunArgs),
+    /// Show all leases on the terminal, live, the ones nearest to lapsing first.
+    Top(TopArgs),
     /// Show, without a ZooKeeper, that it warns before a session expires.
     #[command(
         after_help = "Exit codes: 0 all of it was seen, 1 something was not, 3 missing \
@@ -41,11 +44,79 @@ pub enum Command {
     /// Say which hooks this kernel takes, and why it refuses the others; leaves nothing attached.
     #[command(after_help = "Exit codes: 0 leases can be seen, 3 missing prerequisite.")]
     Probes(ProbesArgs),
+    /// Print a reference page, as Markdown.
+    Reference {
+        /// Which.
+        of: Reference,
+    },
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Send an alert that says it is a test through every alert of a configuration, and say what
+    /// came back.
+    #[command(
+        after_help = "Exit codes: 0 all took it, 1 one did not, 2 usage or configuration, or no \
+                      alert is configured."
+    )]
+    TestAlert(TestAlertArgs),
+    /// Planned work: tell nobody of the leases of an entry for a while.
+    Mute {
+        /// The entry's name, as under "leases" in the configuration.
+        #[arg(long, value_name = "NAME")]
+        lease: String,
+        /// For how long, like 10m or 2h.
+        #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration)]
+        span: std::time::Duration,
+        /// The daemon's socket.
+        #[command(flatten)]
+        socket: SocketArg,
+    },
+    /// End a mute before its time.
+    Unmute {
+        /// The entry's name.
+        #[arg(long, value_name = "NAME")]
+        lease: String,
+        /// The daemon's socket.
+        #[command(flatten)]
+        socket: SocketArg,
+    },
+    /// List the mutes in force.
+    Mutes {
+        /// The daemon's socket.
+        #[command(flatten)]
+        socket: SocketArg,
+    },
+}
+
+/// Where the running daemon answers.
+#[derive(Args, Debug)]
+pub struct SocketArg {
+    /// The running daemon's socket.
+    #[arg(
+        long = "socket",
+        value_name = "FILE",
+        default_value = "/run/lease-watchdog/api.sock"
+    )]
+    pub path: PathBuf,
+}
+
+/// Options of `test-alert`.
+#[derive(Args, Debug)]
+pub struct TestAlertArgs {
+    /// The configuration whose alerts are tried.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// A reference page.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Reference {
+    /// Every metric, with its labels.
+    Metrics,
+    /// Every configuration key, with its default.
+    Config,
 }
 
 /// Options of `probes`.

@@ -4,7 +4,9 @@
 //! mistake in it at once, each with file, line, key path and mend. Never: a value used before all
 //! of it was found right; a key ignored.
 
-mod keys;
+mod alerts;
+mod exchange;
+pub mod keys;
 mod read;
 mod tree;
 mod trust;
@@ -16,41 +18,113 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use watchdog_model::leases::note::Stage;
+use watchdog_common::layout::{ENTRIES, EntryShape};
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
-use watchdog_model::time::{SECOND, secs};
+use watchdog_model::time::SECOND;
 
+use crate::collect::admission::Admission;
+
+pub use alerts::{
+    Alert, Alertmanager, Destination as AlertDestination, ExecHook, Filter, Url, Webhook,
+};
+pub use exchange::{Exchange, Frame, Signature};
 pub use keys::KEYS;
+pub use trust::program as trusted_program;
 pub use walk::Problem;
 
 /// Files beyond this are no configuration.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Entries beyond this would make labels, and so the cost of being scraped, unbounded.
-pub const MAX_LEASES: usize = 64;
-
-/// A hook that has not come to its end by then is not going to page anyone.
-const HOOK_TIMEOUT_NS: u64 = secs(5);
-
-/// While a hook runs, later alerts of the same hook wait.
-const MAX_HOOK_TIMEOUT_NS: u64 = secs(60);
+pub const MAX_LEASES: usize = ENTRIES;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What to watch; never empty.
     pub leases: Vec<LeaseEntry>,
-    /// Watch only what runs under this cgroup (path from the root of the hierarchy).
-    pub scope_cgroup: String,
+    /// What of the node to watch.
+    pub scope: Scope,
     /// Thresholds of entries that have none of their own.
     pub stages: Stages,
     /// Whom to tell; empty: log-only.
     pub alerts: Vec<Alert>,
     /// Where metrics and health are served.
     pub http_listen: SocketAddr,
+    /// Who else may ask, and how.
+    pub http: Http,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
+    /// Whether what the kernel programs cost is counted for a second a minute.
+    pub probe_cost: bool,
+}
+
+/// What of the node to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Only what runs under this cgroup (path from the root of a hierarchy); `/`: everything.
+    pub cgroup: String,
+    /// Only the sockets of this network namespace: `self`, or a path to it; None: of all.
+    pub netns: Option<String>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self {
+            cgroup: "/".to_owned(),
+            netns: None,
+        }
+    }
+}
+
+/// Who may ask besides whoever reaches the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The Unix socket.
+    pub socket: ApiSocket,
+    /// Its mode: who may connect may ask.
+    pub socket_mode: u32,
+    /// The file with the token that is asked of whoever comes by the port; None: nothing is.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where the Unix socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiSocket {
+    /// `api.sock` in the state directory.
+    InStateDir,
+    /// Nowhere.
+    Off,
+    /// At this absolute path.
+    At(PathBuf),
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            socket: ApiSocket::InStateDir,
+            // It tells no more than the port, which is open to every user of the node too.
+            socket_mode: 0o666,
+            token_file: None,
+        }
+    }
+}
+
+impl Http {
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// The file cannot be trusted or holds no token.
+    pub fn token(&self) -> Result<Option<Arc<str>>, String> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        trust::secret(path)
+            .map(|token| Some(Arc::from(token)))
+            .map_err(|what| format!("http.token_file: {} {what}", path.display()))
+    }
 }
 
 /// One kind of lease.
@@ -72,6 +146,8 @@ pub struct LeaseEntry {
     pub processes: Vec<String>,
     /// Thresholds, global ones filled in.
     pub stages: Stages,
+    /// How its requests look.
+    pub exchange: Exchange,
 }
 
 /// A lease protocol.
@@ -81,6 +157,12 @@ pub enum Protocol {
     Zookeeper,
     /// Any request that is answered.
     RequestReply,
+    /// Kafka: memberships in consumer groups, and brokers with their controller.
+    Kafka,
+    /// Sessions of Consul, renewed over HTTP.
+    Consul,
+    /// Leases of etcd, kept alive over gRPC.
+    Etcd,
 }
 
 /// Which ends of a flow to watch; at least one.
@@ -128,26 +210,6 @@ impl Default for Stages {
     }
 }
 
-/// Whom to tell of what.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alert {
-    /// This stage and worse.
-    pub on: Stage,
-    /// The program to tell.
-    pub hook: ExecHook,
-}
-
-/// A program that is told by JSON lines on its standard input.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExecHook {
-    /// Program (absolute path) and arguments.
-    pub argv: Vec<String>,
-    /// Started early and kept, told of every alert; else one run per alert.
-    pub persistent: bool,
-    /// One-shot: after this long it is killed. Persistent: it must take a line within it. ns.
-    pub timeout_ns: u64,
-}
-
 /// Own cost beyond which the daemon detaches, says so and exits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -174,15 +236,18 @@ impl Default for Config {
                 },
                 processes: Vec::new(),
                 stages,
+                exchange: Exchange::default(),
             }],
-            scope_cgroup: "/".to_owned(),
+            scope: Scope::default(),
             stages,
             alerts: Vec::new(),
             http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
+            http: Http::default(),
             limits: Limits {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,
             },
+            probe_cost: false,
         }
     }
 }
@@ -201,6 +266,16 @@ impl LeaseEntry {
             assumed_cadence: share(stages.assumed_cadence),
             timeout_ns: self.timeout_ns,
             renew_every_ns: self.renew_every_ns,
+            has_keepalives: self.protocol != Protocol::RequestReply
+                || self.exchange.signature.is_some(),
+            has_goodbye: !matches!(self.protocol, Protocol::RequestReply | Protocol::Etcd),
+            rejoins: matches!(
+                self.protocol,
+                Protocol::Kafka | Protocol::Consul | Protocol::Etcd
+            ),
+            comes_and_goes: self.protocol == Protocol::Consul,
+            renews_from_reply: self.exchange.renews_from_reply,
+            hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {
                 holder: self.roles.holder,
                 grantor: self.roles.grantor,
@@ -270,51 +345,7 @@ impl Config {
                 what,
             }],
         })?;
-        let config = Self::parse(file, &text)?;
-        let problems = config.not_yet();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigErrors {
-                file: file.to_owned(),
-                problems,
-            })
-        }
-    }
-
-    /// What is understood and cannot be done by this version: watching it wrongly would be worse.
-    fn not_yet(&self) -> Vec<Problem> {
-        self.leases
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.protocol == Protocol::RequestReply)
-            .map(|(index, _)| Problem {
-                line: None,
-                path: format!("leases[{index}].protocol"),
-                what: "\"request_reply\" is not supported yet; remove the entry".to_owned(),
-            })
-            .collect()
-    }
-
-    /// Keys that were set and have no effect in this version, each as a line.
-    #[must_use]
-    pub fn without_effect(&self) -> Vec<String> {
-        let default = Self::default();
-        let mut lines = Vec::new();
-        for (index, entry) in self.leases.iter().enumerate() {
-            if !entry.processes.is_empty() {
-                lines.push(format!(
-                    "leases[{index}].processes: every process is watched"
-                ));
-            }
-        }
-        if self.scope_cgroup != default.scope_cgroup {
-            lines.push("scope.cgroup: the whole node is watched".to_owned());
-        }
-        lines
-            .into_iter()
-            .map(|line| format!("no effect in this version: {line}"))
-            .collect()
+        Self::parse(file, &text)
     }
 
     /// Reads a text that came from `file`.
@@ -347,6 +378,23 @@ impl Config {
     #[must_use]
     pub fn entry_settings(&self) -> Vec<EntrySettings> {
         self.leases.iter().map(LeaseEntry::settings).collect()
+    }
+
+    /// Whose flows are watched, entry by entry.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        let entries = self.leases.iter().map(|entry| entry.processes.clone());
+        Admission::new(&self.scope.cgroup, entries.collect())
+    }
+
+    /// What the kernel programs are told of the entries, in the same order.
+    #[must_use]
+    pub fn shapes(&self) -> [EntryShape; ENTRIES] {
+        let mut shapes = [EntryShape::default(); ENTRIES];
+        for (shape, entry) in shapes.iter_mut().zip(&self.leases) {
+            *shape = entry.shape();
+        }
+        shapes
     }
 
     /// Every port range with the index of its entry.

@@ -4,36 +4,46 @@
 //! of the start. The sinks are put to its other end by [`crate::run`].
 
 use std::path::PathBuf;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use watchdog_common::layout::PORTS;
 use watchdog_model::leases::book::Book;
 
 use crate::{
     collect::{
-        cgroups::Mounts, executables::Executables, existing, helper::Helper, look::Surroundings,
+        cgroups::Mounts,
+        executables::{Executables, Gate},
+        existing::{self, Search},
+        helper::Helper,
+        look::Surroundings,
     },
-    config::Config,
-    kernel::{Kernel, Missing, Options, Report},
+    config::{Config, LeaseEntry, Scope},
+    kernel::{Kernel, Missing, Options, Report, self_cost::Programs},
+    live::{self, Board},
     memory::{self, Remembered, Slate},
+    netns::Netns,
     outbox::{Lost, Outbox},
     sinks::{
-        events::{Attached, Refused, Started},
+        events::{Attached, Refused, ScopeSaid, Started},
         metrics::Metrics,
     },
     tick::{
         self, Control, Tick,
         gauges::{LostHandles, MetricGauges},
         realtime,
+        service::Service,
     },
 };
 
-/// What the command line wishes.
-#[derive(Clone, Debug)]
+/// What the command line and the environment wish.
+#[derive(Debug)]
 pub struct Wishes {
     /// How to load the kernel programs; None: not at all.
     pub kernel: Option<Options>,
     /// Where what is known of flows is kept.
     pub state_dir: PathBuf,
+    /// Who is told that the tick runs.
+    pub service: Service,
 }
 
 /// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
@@ -46,6 +56,20 @@ pub struct Daemon {
     pub real_time: bool,
     /// Connections older than the daemon that were found.
     pub adopted: usize,
+    /// The loaded programs, for [`probe_cost`](crate::collect::probe_cost); None: none.
+    pub programs: Option<Programs>,
+    /// What of the node is watched.
+    pub scope: Scope,
+    /// What a change of the configuration needs.
+    pub reloads: Reloads,
+    /// All leases as they stand.
+    pub board: Board,
+}
+
+/// What a change of the configuration needs besides the tick.
+pub struct Reloads {
+    gate: Gate,
+    netns: Option<Netns>,
 }
 
 impl Daemon {
@@ -61,21 +85,31 @@ impl Daemon {
         control: Control<MetricGauges>,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Missing> {
+        let netns = config.scope.netns.as_deref().map(Netns::open).transpose();
+        let netns = netns.map_err(|why| Missing(format!("scope.netns: {why}")))?;
+        let number = netns.as_ref().map(Netns::number);
         let ports = port_table(config);
-        let mut kernel = wishes.kernel.as_ref().map(Kernel::load).transpose()?;
+        let options = wishes.kernel.clone().map(|options| Options {
+            netns: number,
+            ..options
+        });
+        let mut kernel = options.as_ref().map(Kernel::load).transpose()?;
         let capacity = wishes
             .kernel
             .as_ref()
             .map_or(0, |options| options.flows as usize);
         let mut adopted = 0;
         if let Some(kernel) = &mut kernel {
+            let search = search(config, ports, number);
+            kernel.state.describe_entries(&search.shapes);
             kernel.state.watch_ports(&ports);
-            adopted = existing::adopt(&mut kernel.state, &ports, tick::clock());
+            adopted = existing::adopt(&mut kernel.state, &search);
         }
         let report = kernel
             .as_ref()
             .map(|kernel| kernel.report.clone())
             .unwrap_or_default();
+        let programs = kernel.as_ref().map(Kernel::programs);
         let helper = kernel.as_mut().and_then(|kernel| {
             let around = Surroundings {
                 mounts: Mounts::find(),
@@ -87,10 +121,12 @@ impl Daemon {
                 .ok()
         });
         let slate = Slate::with_capacity(capacity);
+        let (live, board) = live::board(capacity);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
         }
+        let (executables, gate) = Executables::start(config.admission());
         let tick = Tick {
             reads: report.has("reads"),
             kernel,
@@ -99,9 +135,11 @@ impl Daemon {
             outbox,
             gauges,
             helper,
-            executables: Executables::start(),
+            executables,
             remembered,
+            live,
             slate,
+            service: wishes.service.another(),
             control,
         };
         let memory_locked = match realtime::lock_memory() {
@@ -111,6 +149,12 @@ impl Daemon {
                 false
             }
         };
+        // What goes wrong on the way of an alert must not be the disk.
+        if !config.alerts.is_empty()
+            && let Err(error) = realtime::load_code()
+        {
+            tracing::warn!(%error, "code not loaded: an alert may wait for the disk");
+        }
         let real_time = realtime::can();
         if !real_time {
             tracing::warn!("no real-time priority for the tick; nice -20 instead");
@@ -122,6 +166,10 @@ impl Daemon {
             memory_locked,
             real_time,
             adopted,
+            programs,
+            scope: config.scope.clone(),
+            reloads: Reloads { gate, netns },
+            board,
         })
     }
 
@@ -155,6 +203,10 @@ impl Daemon {
             real_time: self.real_time,
             memory_locked: self.memory_locked,
             http: Some(http),
+            scope: ScopeSaid {
+                cgroup: self.scope.cgroup.clone(),
+                netns: self.scope.netns.clone(),
+            },
         }
     }
 }
@@ -167,6 +219,8 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
         thread: metrics.lost(Lost::Thread),
         lease: metrics.lost(Lost::Lease),
         segment: metrics.lost(Lost::Segment),
+        request: metrics.lost(Lost::Request),
+        question: metrics.lost(Lost::Question),
     };
     MetricGauges::new(metrics.tick(&config.entry_names()), lost)
 }
@@ -174,31 +228,62 @@ pub fn gauges(metrics: &Metrics, config: &Config) -> MetricGauges {
 /// Hands a changed configuration to the tick.
 ///
 /// # Errors
-/// It changes what a running daemon cannot: which entry a known flow belongs to.
+/// It changes what a running daemon cannot: which entry a known flow belongs to, or the scope.
 pub fn reload(
+    reloads: &Reloads,
     control: &Control<MetricGauges>,
     metrics: &Metrics,
     old: &Config,
     new: &Config,
 ) -> Result<(), String> {
+    if new.scope != old.scope {
+        return Err(
+            "scope cannot change while running; restart the daemon: known leases are taken over"
+                .to_owned(),
+        );
+    }
+    let (before, ports) = (port_table(old), port_table(new));
     for (index, entry) in old.leases.iter().enumerate() {
-        let same = new.leases.get(index).is_some_and(|new| {
-            new.name == entry.name && new.protocol == entry.protocol && new.ports == entry.ports
-        });
+        let kept = |new: &LeaseEntry| new.name == entry.name && new.shape() == entry.shape();
+        let same = new.leases.get(index).is_some_and(kept)
+            && before
+                .iter()
+                .zip(&ports)
+                .all(|(old, new)| usize::from(*old) != index + 1 || old == new);
         if !same {
             return Err(format!(
-                "leases[{index}] ({}) cannot be removed, moved or get other ports while running; \
-                 restart the daemon: known leases are taken over",
+                "leases[{index}] ({}) cannot be removed, moved, lose ports or look otherwise \
+                 on the wire while running; restart the daemon: known leases are taken over",
                 entry.name
             ));
         }
     }
+    if new.probe_cost != old.probe_cost {
+        return Err("limits.probe_cost cannot change while running; restart the daemon".to_owned());
+    }
+    let done = Arc::new(AtomicBool::new(false));
     control.reload.push(tick::Reload {
         entries: new.entry_settings(),
-        ports: Box::new(port_table(new)),
+        ports: Box::new(ports),
+        shapes: Box::new(new.shapes()),
         gauges: gauges(metrics, new),
+        edition: reloads.gate.change(new.admission()),
+        done: Arc::clone(&done),
     });
+    if before != ports {
+        let number = reloads.netns.as_ref().map(Netns::number);
+        existing::later(search(new, ports, number), done, Arc::clone(&control.found));
+    }
     Ok(())
+}
+
+fn search(config: &Config, ports: [u8; PORTS], netns: Option<u32>) -> Search {
+    Search {
+        shapes: Box::new(config.shapes()),
+        ports: Box::new(ports),
+        netns,
+        clock: tick::clock,
+    }
 }
 
 fn kernel_release() -> String {

@@ -6,24 +6,44 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
-use watchdog::cli::{Cli, Command, RunArgs};
+use watchdog::cli::{Cli, Command, Reference, RunArgs, TestAlertArgs};
+use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
+use watchdog::mute;
 use watchdog::outbox::outbox;
 use watchdog::probes;
+use watchdog::reference;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
+use watchdog::tick::service::Service;
 use watchdog::tick::{self, Control};
+use watchdog::top;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
         Command::Probes(args) => probes::run(args),
+        Command::Top(args) => top::run(args),
         Command::CheckConfig { file } => check_config(file),
+        Command::TestAlert(args) => test_alert(args, cli.verbose),
+        Command::Mute {
+            lease,
+            span,
+            socket,
+        } => mute::query(lease, *span).and_then(|query| mute::ask(&socket.path, "POST", &query)),
+        Command::Unmute { lease, socket } => {
+            mute::ask(&socket.path, "DELETE", &mute::unmute_query(lease))
+        }
+        Command::Mutes { socket } => mute::ask(&socket.path, "GET", ""),
+        Command::Reference { of } => {
+            print!("{}", page(*of));
+            Ok(())
+        }
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
         Command::Demo(args) => return demo::run(args.clone()),
@@ -38,6 +58,13 @@ fn main() -> ExitCode {
     }
 }
 
+fn page(of: Reference) -> String {
+    match of {
+        Reference::Metrics => reference::of_metrics(),
+        Reference::Config => reference::of_config(),
+    }
+}
+
 fn check_config(file: &Path) -> Result<(), Failure> {
     let config = Config::load(Some(file))?;
     println!(
@@ -46,10 +73,22 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         config.entry_names().join(", "),
         config.alerts.len()
     );
-    for line in config.without_effect() {
-        println!("{}: {line}", file.display());
-    }
     Ok(())
+}
+
+fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
+    let config = Config::load(Some(&args.config))?;
+    let _log = watchdog::log::start(verbose)
+        .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Running(format!("tokio cannot be started: {error}")))?;
+    let outcome = runtime.block_on(watchdog::test_alert::run(&config));
+    // Not waited for: a name's look-up may hang.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
@@ -57,9 +96,6 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
     // Dropped last: the end of the daemon has its lines written.
     let _log = watchdog::log::start(verbose)
         .map_err(|error| Failure::Running(format!("the log cannot be started: {error}")))?;
-    for line in config.without_effect() {
-        tracing::warn!("{line}");
-    }
     // Two threads: one may be held up by a /proc file while the other answers health checks.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -75,7 +111,11 @@ fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
 }
 
 async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
-    let prepared = prepare(&config, args.events.clone().map(Destination::from_arg))?;
+    let prepared = prepare(
+        &config,
+        &args.state_dir,
+        args.events.clone().map(Destination::from_arg),
+    )?;
     let (outbox, inbox) =
         outbox().map_err(|error| Failure::Running(format!("no outbox: {error}")))?;
     let (end, tick_ended) = oneshot::channel();
@@ -85,13 +125,15 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
             cgroup_root: args.cgroup_root.clone(),
             flows: args.flows,
             debug: args.debug_probes,
+            netns: None,
             only: None,
         }),
         state_dir: args.state_dir.clone(),
+        service: Service::from_environment(),
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
-    let daemon = Daemon::start(
+    let mut daemon = Daemon::start(
         &config,
         &wishes,
         outbox,
@@ -101,11 +143,18 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         move || drop(end.send(Ok(()))),
     )
     .map_err(|missing| Failure::Missing(missing.0))?;
+    if let Some(programs) = daemon.programs.take().filter(|_| config.probe_cost) {
+        probe_cost::start(programs, Arc::clone(&metrics));
+    }
     let mut in_force = config.clone();
-    serve(Inputs {
-        started: daemon.describe(prepared.http_address()),
+    let started = daemon.describe(prepared.http_address());
+    let reloads = daemon.reloads;
+    wishes.service.ready();
+    let ended = serve(Inputs {
+        started,
         config,
         config_file: args.config.clone(),
+        board: daemon.board.clone(),
         prepared,
         inbox,
         last_tick: Arc::clone(&control.last_ns),
@@ -113,10 +162,12 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         tick_ended,
         clock: tick::clock,
         reload: Box::new(move |new| {
-            daemon::reload(&control, &metrics, &in_force, new)?;
+            daemon::reload(&reloads, &control, &metrics, &in_force, new)?;
             in_force = new.clone();
             Ok(())
         }),
     })
-    .await
+    .await;
+    wishes.service.stopping();
+    ended
 }

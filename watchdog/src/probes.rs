@@ -23,6 +23,7 @@ pub fn run(args: &ProbesArgs) -> Result<(), Failure> {
         flows: 64,
         debug: false,
         only: None,
+        netns: None,
     };
     let tried = kernel::survey(&options).map_err(|missing| Failure::Missing(missing.0))?;
     let mut out = io::stdout().lock();

@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,17 +17,25 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use watchdog_model::time::Mono;
 
-use crate::config::Config;
+use crate::config::{ApiSocket, Config};
 use crate::failure::Failure;
 use crate::limits::{self, Meter};
+use crate::live::Board;
 use crate::log;
+use crate::mute;
 use crate::outbox::{Inbox, Lost};
 use crate::sinks::alerts::Alerts;
+use crate::sinks::api::ledger::Ledger;
+use crate::sinks::api::mutes::{self, Desk, Wish};
+use crate::sinks::api::{MAX_STREAMS, Sources};
 use crate::sinks::dispatch::Dispatch;
 use crate::sinks::events::{Renderer, Started};
-use crate::sinks::http::{self, Bound};
+use crate::sinks::http::{self, Bound, BoundSocket};
 use crate::sinks::metrics::Metrics;
 use crate::sinks::stream::{Destination, Stream};
+
+/// Name of the socket in the state directory.
+pub const SOCKET_FILE: &str = "api.sock";
 
 /// Time for the tick's last words, once it was told to stop.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -44,6 +52,8 @@ pub struct Prepared {
     stream: Option<Stream>,
     alerts: Alerts,
     signals: Signals,
+    token: Option<Arc<str>>,
+    mutes_file: PathBuf,
 }
 
 impl Prepared {
@@ -54,14 +64,22 @@ impl Prepared {
     }
 }
 
-/// Binds, opens and starts what the sinks need. Must be called inside a tokio runtime.
-pub fn prepare(config: &Config, events: Option<Destination>) -> Result<Prepared, Failure> {
+/// Binds, opens and starts what the sinks need. Must be called inside a tokio runtime. The socket
+/// is in `state_dir` unless the configuration says otherwise.
+pub fn prepare(
+    config: &Config,
+    state_dir: &Path,
+    events: Option<Destination>,
+) -> Result<Prepared, Failure> {
     // First, so that a signal that comes while the kernel side is set up is not lost on us.
     let signals = Signals::listen()?;
     let metrics = Metrics::new(&config.entry_names())
         .map_err(|error| Failure::Running(format!("metrics cannot be made: {error}")))?;
     let metrics = Arc::new(metrics);
-    let http = http::bind(config.http_listen).map_err(Failure::Running)?;
+    let token = config.http.token().map_err(Failure::Usage)?;
+    let http = http::bind(config.http_listen)
+        .map_err(Failure::Running)?
+        .and(bind_socket(config, state_dir)?);
     let stream = match events {
         None => None,
         Some(destination) => {
@@ -71,26 +89,36 @@ pub fn prepare(config: &Config, events: Option<Destination>) -> Result<Prepared,
             Some(stream)
         }
     };
-    let alerts = start_alerts(config, &metrics);
+    let mutes_file = mute::file(state_dir);
+    let mutes = mute::load(&mutes_file, crate::tick::clock());
+    let alerts = Alerts::start(&config.alerts, mutes, &metrics);
     Ok(Prepared {
         metrics,
         http,
         stream,
         alerts,
         signals,
+        token,
+        mutes_file,
     })
+}
+
+/// One that was asked for must be there; the usual one is left out where it cannot be.
+fn bind_socket(config: &Config, state_dir: &Path) -> Result<Option<BoundSocket>, Failure> {
+    let mode = config.http.socket_mode;
+    match &config.http.socket {
+        ApiSocket::Off => Ok(None),
+        ApiSocket::At(path) => http::bind_socket(path, mode)
+            .map(Some)
+            .map_err(Failure::Running),
+        ApiSocket::InStateDir => Ok(http::bind_socket(&state_dir.join(SOCKET_FILE), mode)
+            .inspect_err(|why| tracing::warn!("no Unix socket: {why}"))
+            .ok()),
+    }
 }
 
 fn no_thread(error: &io::Error) -> Failure {
     Failure::Running(format!("a thread could not be started: {error}"))
-}
-
-fn start_alerts(config: &Config, metrics: &Metrics) -> Alerts {
-    Alerts::start(
-        &config.alerts,
-        metrics.would_page(),
-        metrics.lost(Lost::Alert),
-    )
 }
 
 /// Takes a new configuration to the tick. An error keeps the old one everywhere.
@@ -110,6 +138,8 @@ pub struct Inputs {
     pub started: Started,
     /// When the tick last ran, ns of the monotonic clock; the tick sets it.
     pub last_tick: Arc<AtomicU64>,
+    /// All leases as they stand.
+    pub board: Board,
     /// Set when the tick is to stop.
     pub stop: Arc<AtomicBool>,
     /// The tick's end: it sends why, or is dropped. Before `stop` was set, that is a failure.
@@ -130,6 +160,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         mut inbox,
         started,
         last_tick,
+        board,
         stop,
         mut tick_ended,
         clock,
@@ -141,16 +172,27 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         stream,
         alerts,
         mut signals,
+        token,
+        mutes_file,
     } = prepared;
+    let (desk, mut wishes) = Desk::new();
     tracing::info!("metrics and health on http://{}", http.address());
-    let sources = http::Sources {
+    let ledger = Ledger::default();
+    let sources = Sources {
         metrics: Arc::clone(&metrics),
         last_tick,
         clock,
+        board,
+        ledger: ledger.clone(),
+        token,
+        started: Arc::new(started.clone()),
+        started_at: clock(),
+        streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
+        desk,
     };
     let mut server = tokio::spawn(http::serve(http, sources));
     let renderer = Renderer::new(config.entry_names());
-    let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts);
+    let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, ledger);
     dispatch.started(clock(), &started);
     let mut meter = Meter::new(config.limits);
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -183,7 +225,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 tokio::select! {
                     read = read => match read {
                         Ok(Ok(Ok(new))) => {
-                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, &metrics) {
+                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, clock()) {
                                 tracing::error!("reload refused, the old configuration stays: {why}");
                             }
                         }
@@ -201,7 +243,13 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                     () = stop_asked(&mut signals.terminate, &mut signals.interrupt) => break Ok(()),
                 }
             }
+            Some((wish, reply)) = wishes.recv() => {
+                let outcome = fulfil(wish, &config, &mut dispatch, &mutes_file, clock());
+                // Who asked may be gone; what was wished holds nevertheless.
+                let _told = reply.send(outcome);
+            }
             _ = look.tick() => {
+                dispatch.pass(clock());
                 meter.set_limits(config.limits);
                 let exceeded = match limits::used() {
                     Ok(used) => meter.look(used, clock()),
@@ -241,12 +289,59 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         let _ended = tokio::time::timeout(LAST_WORDS, tick_ended).await;
     }
     messages.clear();
-    if inbox.drain(&mut messages) {
+    while inbox.drain(&mut messages) {
         dispatch.batch(&messages);
+        messages.clear();
     }
-    dispatch.finish(FLUSH).await;
+    dispatch.finish(clock(), FLUSH).await;
     server.abort();
+    // Its end takes the socket's file along.
+    let _ended = server.await;
     outcome
+}
+
+/// Does what is wished of mutes.
+fn fulfil(
+    wish: Wish,
+    config: &Config,
+    dispatch: &mut Dispatch,
+    file: &Path,
+    now: Mono,
+) -> mutes::Outcome {
+    match wish {
+        Wish::List => return mutes::Outcome::InForce(in_force(dispatch)),
+        Wish::Mute { lease, for_ns } => {
+            let known = config.entry_names();
+            if !known.contains(&lease) {
+                return mutes::Outcome::NoSuchLease(known);
+            }
+            dispatch.mute(now, &lease, Mono(now.0.saturating_add(for_ns)));
+        }
+        Wish::Unmute { lease } => {
+            if !dispatch.unmute(now, &lease) {
+                return mutes::Outcome::NotMuted;
+            }
+        }
+    }
+    // On a thread of its own: the file may lie on the frozen disk, and the mute holds already.
+    let (file, kept) = (file.to_owned(), dispatch.mutes().clone());
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = mute::keep(&file, &kept) {
+            tracing::warn!(
+                "{}: cannot be written ({error}); mutes end with the daemon",
+                file.display()
+            );
+        }
+    });
+    mutes::Outcome::InForce(in_force(dispatch))
+}
+
+fn in_force(dispatch: &Dispatch) -> Vec<(String, Mono)> {
+    dispatch
+        .mutes()
+        .all()
+        .map(|(lease, until)| (lease.to_owned(), until))
+        .collect()
 }
 
 /// Puts a new configuration in force, or says why not.
@@ -255,7 +350,7 @@ fn adopt(
     new: Config,
     reload: &mut Reload,
     dispatch: &mut Dispatch,
-    metrics: &Metrics,
+    now: Mono,
 ) -> Result<(), String> {
     if new.http_listen != config.http_listen {
         return Err(format!(
@@ -263,11 +358,18 @@ fn adopt(
             config.http_listen, new.http_listen
         ));
     }
+    if new.http != config.http {
+        return Err(
+            "http.socket, http.socket_mode and http.token_file cannot change while running; \
+             restart the daemon"
+                .to_owned(),
+        );
+    }
     reload(&new)?;
     dispatch.reconfigure(&new);
     // Hooks that stay as they are keep what they know of open incidents.
     if new.alerts != config.alerts {
-        let earlier = dispatch.exchange_alerts(start_alerts(&new, metrics));
+        let earlier = dispatch.exchange_alerts(now, &new.alerts);
         // What the earlier hooks were told last is still theirs to tell.
         tokio::spawn(earlier.finish(Duration::from_secs(60)));
     }
@@ -319,6 +421,7 @@ mod tests {
     fn config() -> Config {
         let mut config = Config::default();
         config.http_listen.set_port(0);
+        config.http.socket = ApiSocket::Off;
         config
     }
 
@@ -326,12 +429,13 @@ mod tests {
         let config = config();
         let (_, inbox) = outbox().unwrap();
         Inputs {
-            prepared: prepare(&config, None).unwrap(),
+            prepared: prepare(&config, Path::new("/nonexistent"), None).unwrap(),
             config,
             config_file: None,
             inbox,
             started: Started::default(),
             last_tick: Arc::default(),
+            board: crate::live::board(1).1,
             stop: Arc::default(),
             tick_ended,
             clock: || Mono(0),
@@ -357,13 +461,14 @@ mod tests {
     #[tokio::test]
     async fn a_reload_is_all_or_nothing() {
         let old = config();
-        let prepared = prepare(&old, None).unwrap();
+        let prepared = prepare(&old, Path::new("/nonexistent"), None).unwrap();
         let renderer = Renderer::new(old.entry_names());
         let mut dispatch = Dispatch::new(
             renderer,
             Arc::clone(&prepared.metrics),
             None,
             prepared.alerts,
+            Ledger::default(),
         );
         let mut current = old.clone();
         let mut adopt = |new: &Config, mut reload: Reload| {
@@ -372,7 +477,7 @@ mod tests {
                 new.clone(),
                 &mut reload,
                 &mut dispatch,
-                &prepared.metrics,
+                Mono(0),
             );
             (outcome, current.clone())
         };

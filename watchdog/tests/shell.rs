@@ -238,3 +238,125 @@ fn a_reader_that_goes_away_does_not_end_it() {
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
+
+/// What is wrong with a file is said in a few lines, whatever is in it, and at once.
+#[test]
+fn a_file_that_is_no_configuration_is_refused_with_what_is_wrong() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.yaml");
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for depth in 1..12 {
+        let refs = vec![format!("*a{}", depth - 1); 10].join(", ");
+        bomb += &format!("a{depth}: &a{depth} [{refs}]\n");
+    }
+    let deep = "[".repeat(100_000);
+    let many = format!(
+        "leases: [{}]\n",
+        "{ name: a, protocol: zookeeper, ports: [1] }, ".repeat(900)
+    );
+    let entry = |name: &str, port: &str| {
+        format!("  - {{ name: {name}, protocol: zookeeper, ports: [{port}] }}\n")
+    };
+    let two = |one: &str, other: &str| format!("leases:\n{one}{other}").into_bytes();
+    for (what, text, words) in [
+        ("an alias bomb", bomb.into_bytes(), &["bad.yaml"][..]),
+        ("deep nesting", deep.into_bytes(), &["bad.yaml"]),
+        ("10 MB", vec![b'#'; 10 << 20], &["larger than 1 MiB"]),
+        ("too many entries", many.into_bytes(), &["leases", "more than 64"]),
+        ("no UTF-8", b"leases: []\n# \xff\xfe\n".to_vec(), &["line 2", "not UTF-8"]),
+        ("a NUL", b"http: { listen: \"\0\" }\n".to_vec(), &["bad.yaml"]),
+        (
+            "a name twice",
+            two(&entry("a", "1"), &entry("a", "2")),
+            &["leases[1]", "name \"a\" is taken by leases[0]"],
+        ),
+        (
+            "ports that do not exist",
+            two(&entry("a", "0"), &entry("b", "65536")),
+            &["port 0 does not exist", "port 65536 does not exist"],
+        ),
+        (
+            "a key twice",
+            b"leases: []\nleases: []\n".to_vec(),
+            &["stands twice"],
+        ),
+        (
+            "an alert to nobody known",
+            b"alerts:\n- { on: late, pager: {} }\n".to_vec(),
+            &["alerts[0].pager", "unknown key", "alerts[0]: says not whom to tell"],
+        ),
+        (
+            "an alert to two",
+            b"alerts:\n- { on: late, exec: { argv: [/bin/true] }, alertmanager: { url: \"http://a\" } }\n".to_vec(),
+            &["exec and alertmanager stand in one entry"],
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        for verb in [&["check-config"][..], &["run", "--no-probes", "--config"]] {
+            let path = file.to_str().unwrap();
+            let output = run(&[verb, &[path]].concat());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{what}: {said}");
+            assert!(said.lines().count() <= 100, "{what}: {said}");
+            for word in words {
+                assert!(said.contains(word), "{what}: {said}");
+            }
+        }
+    }
+    // A file that others may write, and one that others may put in its place.
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let check = || stderr(&run(&["check-config", file.to_str().unwrap()]));
+    assert!(check().contains("may be written by others"), "{}", check());
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(
+        check().contains("may be exchanged by others"),
+        "{}",
+        check()
+    );
+}
+
+/// A reload of a file with mistakes keeps alerts and daemon as they are.
+#[test]
+fn a_reload_with_a_bad_alert_changes_nothing() {
+    let mut daemon = Daemon::start(FREE_PORT);
+    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
+    config_in(
+        &daemon.dir,
+        &format!("{FREE_PORT}alerts: [{{ on: late, webhook: {{ url: nowhere }} }}]\n"),
+    );
+    daemon.signal(libc::SIGHUP);
+    let said = Daemon::wait_for_log(&mut log, "alerts[0].webhook.url");
+    assert!(said.contains("the old configuration stays"), "{said}");
+    assert!(daemon.get("/healthz").contains("HTTP/1.1"));
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}
+
+/// A kept hook that leaves at once for ever is counted and said once; the daemon goes on.
+#[test]
+fn a_kept_hook_that_leaves_at_once_for_ever_is_said_once() {
+    let config = format!(
+        "{FREE_PORT}alerts: [{{ on: late, exec: {{ argv: [/bin/false], persistent: true }} }}]\n"
+    );
+    let mut daemon = Daemon::start(&config);
+    let mut log = BufReader::new(daemon.child.stderr.take().unwrap());
+    let said = Daemon::wait_for_log(&mut log, "started again and again");
+    assert!(said.contains("alerts[0] (exec /bin/false)"), "{said}");
+    let retries = |daemon: &Daemon| {
+        let metrics = daemon.get("/metrics");
+        let head = "lease_watchdog_alert_retries_total{alert=\"0\",to=\"exec\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(head));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    while retries(&daemon) < 3 {
+        assert!(daemon.child.try_wait().unwrap().is_none(), "it is alive");
+    }
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("/bin/false"), "said once: {rest}");
+}

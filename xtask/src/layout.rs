@@ -92,6 +92,11 @@ impl Layout {
         self.target().join("tools")
     }
 
+    /// The Debian package.
+    pub fn package(&self) -> PathBuf {
+        self.target().join("debian/lease-watchdog.deb")
+    }
+
     /// The mutated copy of the tree, and its logs.
     pub fn mutants(&self) -> PathBuf {
         self.target().join("mutants")

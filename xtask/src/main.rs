@@ -7,11 +7,15 @@ mod apt;
 mod bench;
 mod build;
 mod demo;
+mod docs;
 mod faults;
+mod incident;
 mod layout;
 mod mutate;
+mod package;
 mod process;
 mod setup;
+mod starved;
 mod stopwatch;
 mod suite;
 mod tally;
@@ -48,11 +52,15 @@ enum Verb {
     Setup(setup::Args),
     Build(build::Args),
     Demo(demo::Args),
+    Docs(docs::Args),
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
     Vm(vm::Args),
+    Incident(incident::Args),
+    Starved(starved::Args),
     Mutate(mutate::Args),
+    Package(package::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,11 +83,15 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Setup(args) => setup::run(&layout, cli.bpf_toolchain, args),
         Verb::Build(args) => build::run(&layout, cli.bpf_toolchain, args),
         Verb::Demo(args) => demo::run(&layout, cli.bpf_toolchain, args),
+        Verb::Docs(args) => docs::run(&layout, cli.bpf_toolchain, args),
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
         Verb::Vm(args) => vm::run(&layout, cli.bpf_toolchain, args),
+        Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
+        Verb::Incident(args) => incident::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),
+        Verb::Package(args) => package::run(&layout, cli.bpf_toolchain, args),
     }
 }
 

@@ -37,9 +37,23 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("libservlet-api-java"),
     // A Python client, for /usr/bin/python3.
     Package::any("python3-kazoo"),
+    // Clients of Kafka; etcd and its client.
+    Package::any("python3-kafka"),
+    Package::any("kcat"),
+    Package::any("etcd-server"),
+    Package::any("etcd-client"),
     // What reads the metrics and takes the alerts.
     Package::any("prometheus"),
+    // Certificates for the stories of https.
+    Package::any("openssl"),
     Package::any("prometheus-alertmanager"),
+    // What judges the package, and makes a Debian to install it into.
+    Package::any("lintian"),
+    Package::any("systemd"),
+    Package::any("debootstrap"),
+    // What looks at the status page, and at the terminal view.
+    Package::any("chromium"),
+    Package::any("tmux"),
     // Broken networks and hung disks.
     Package::any("iproute2"),
     Package::any("nftables"),
@@ -47,6 +61,8 @@ const TEST_SOFTWARE: &[Package] = &[
     Package::any("fuse3"),
     Package::any("e2fsprogs"),
 ];
+/// What the bench compares with: runqlat, runqslower.
+const BENCH_SOFTWARE: &[Package] = &[Package::any("libbpf-tools")];
 /// A Java compiler, where there is none yet.
 const JAVA_COMPILER: Package = Package::any("default-jdk-headless");
 
@@ -199,6 +215,11 @@ pub fn test_software() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The tools that the bench compares with.
+pub fn bench_software() -> Result<()> {
+    apt::ensure(BENCH_SOFTWARE, "to measure against other tools")
 }
 
 /// The linter for the kernel programs, where it is a package of its own.

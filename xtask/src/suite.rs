@@ -16,7 +16,7 @@ use crate::{
     build::{self, Profile},
     faults,
     layout::Layout,
-    mutate,
+    mutate, package,
     process::{host_cargo, program, run as run_child, run_by_line, say},
     setup,
     stopwatch::Stopwatch,
@@ -44,6 +44,12 @@ const STORIES: Family = Family {
     prefix: "story_",
     // Stories wait most of the time, each for its own server and clients.
     at_once: "6",
+};
+
+const PACKAGE: Family = Family {
+    whole: "package",
+    prefix: "package_",
+    at_once: "2",
 };
 
 /// The fault matrix: no libtest program, and a step of its own.
@@ -101,6 +107,8 @@ enum Step {
     Kernel,
     /// Real servers and clients, real faults
     Stories,
+    /// The Debian package: its unit, its rights, its installation
+    Package,
     /// The fault matrix in its short form
     Faults,
     /// The demo on Debian's stock kernels, in QEMU
@@ -110,13 +118,14 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
         Self::Units,
         Self::Kernel,
         Self::Stories,
+        Self::Package,
         Self::Faults,
         Self::Kernels,
         Self::Mutations,
@@ -130,6 +139,7 @@ impl Step {
             Self::Units => "units",
             Self::Kernel => "kernel",
             Self::Stories => "stories",
+            Self::Package => "package",
             Self::Faults => "faults",
             Self::Kernels => "kernels",
             Self::Mutations => "mutations",
@@ -145,7 +155,7 @@ impl Step {
     fn needs_software(self) -> bool {
         matches!(
             self,
-            Self::Kernel | Self::Stories | Self::Faults | Self::Mutations
+            Self::Kernel | Self::Stories | Self::Package | Self::Faults | Self::Mutations
         )
     }
 }
@@ -247,6 +257,7 @@ impl<'a> Suite<'a> {
             Step::Units => self.units(),
             Step::Kernel => self.daemon_tests(KERNEL),
             Step::Stories => self.daemon_tests(STORIES),
+            Step::Package => self.package(),
             Step::Faults => self.faults(),
             Step::Kernels => self.kernels(),
             Step::Mutations => self.mutations(),
@@ -300,7 +311,7 @@ impl<'a> Suite<'a> {
         let mut daemon = vec!["-p", "watchdog", "--lib", "--bins"];
         // Whatever is no kernel test and no story runs here, so that no file is left out.
         let others = self.daemon_test_names(|name| {
-            ![KERNEL, STORIES, FAULTS]
+            ![KERNEL, STORIES, PACKAGE, FAULTS]
                 .iter()
                 .any(|family| family.holds(name))
         })?;
@@ -351,6 +362,12 @@ impl<'a> Suite<'a> {
         }
         names.sort();
         Ok(names)
+    }
+
+    fn package(&mut self) -> Result<()> {
+        let made = package::make(self.layout, self.toolchain()?)?;
+        say(format_args!("{}", made.display()));
+        self.daemon_tests(PACKAGE)
     }
 
     fn faults(&mut self) -> Result<()> {

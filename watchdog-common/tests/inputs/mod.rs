@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 use watchdog_common::{
     flow::{self, Turns},
-    layout::{FlowSlot, OUTGOING, REQUESTS, SYNCED},
+    frames,
+    layout::{EntryShape, FlowSlot, OUTGOING, PROTOCOL_ZOOKEEPER, REQUESTS, SYNCED},
     stream::{self, Payload},
     zookeeper,
 };
@@ -28,12 +29,28 @@ impl Payload for Bytes<'_> {
 struct Plain<'a> {
     bytes: &'a [u8],
     requests: bool,
+    shape: EntryShape,
+}
+
+impl Plain<'_> {
+    /// All turns over some bytes.
+    unsafe fn all(&self, slot: *mut FlowSlot, bytes: &[u8], seq: u32, now_ns: u64) {
+        let (requests, shape, bytes) = (self.requests, &self.shape, Bytes(bytes));
+        // SAFETY: by the trait's contract.
+        unsafe {
+            if shape.protocol == PROTOCOL_ZOOKEEPER {
+                while zookeeper::turn(slot, requests, &bytes, seq, now_ns) {}
+            } else {
+                while frames::turn(slot, requests, shape, &bytes, seq, now_ns) {}
+            }
+        }
+    }
 }
 
 impl Turns for Plain<'_> {
     unsafe fn over_segment(&mut self, slot: *mut FlowSlot, seq: u32, now_ns: u64) {
         // SAFETY: by the trait's contract.
-        while unsafe { zookeeper::turn(slot, self.requests, &Bytes(self.bytes), seq, now_ns) } {}
+        unsafe { self.all(slot, self.bytes, seq, now_ns) };
     }
     unsafe fn over_stash(&mut self, slot: *mut FlowSlot, seq: u32, now_ns: u64) {
         // SAFETY: by the trait's contract.
@@ -45,7 +62,7 @@ impl Turns for Plain<'_> {
             }
         };
         // SAFETY: by the trait's contract.
-        while unsafe { zookeeper::turn(slot, self.requests, &Bytes(&early), seq, now_ns) } {}
+        unsafe { self.all(slot, &early, seq, now_ns) };
     }
     unsafe fn stash(&mut self, dst: *mut u8, len: u32) {
         // SAFETY: by the trait's contract.
@@ -60,6 +77,7 @@ pub struct Flow {
     /// Time of the newest segment.
     pub now_ns: u64,
     holder: bool,
+    shape: EntryShape,
 }
 
 impl Flow {
@@ -75,6 +93,11 @@ impl Flow {
         flow.slot.requests.flags = REQUESTS;
         flow.slot.replies.flags = OUTGOING;
         flow.begun()
+    }
+
+    /// Of an entry that looks like this.
+    pub fn of(self, shape: EntryShape) -> Self {
+        Self { shape, ..self }
     }
 
     fn begun(self) -> Self {
@@ -94,6 +117,7 @@ impl Flow {
             slot,
             now_ns: 1_000,
             holder: true,
+            shape: EntryShape::default(),
         }
     }
 
@@ -103,21 +127,25 @@ impl Flow {
             return;
         }
         self.now_ns += 1_000;
-        let mut turns = Plain { bytes, requests };
+        let shape = self.shape;
+        let mut turns = Plain {
+            bytes,
+            requests,
+            shape,
+        };
+        let segment = flow::Segment {
+            seq,
+            len: bytes.len() as u32,
+            outgoing: requests == self.holder,
+        };
+        let (slot, now_ns, bytes) = (&raw mut *self.slot, self.now_ns, Bytes(bytes));
         // SAFETY: our own slot.
         unsafe {
-            flow::segment(
-                &raw mut *self.slot,
-                requests,
-                flow::Segment {
-                    seq,
-                    len: bytes.len() as u32,
-                    outgoing: requests == self.holder,
-                },
-                self.now_ns,
-                &Bytes(bytes),
-                &mut turns,
-            );
+            if shape.protocol == PROTOCOL_ZOOKEEPER {
+                flow::segment(slot, requests, segment, now_ns, &bytes, &mut turns);
+            } else {
+                flow::shaped(slot, requests, &shape, segment, now_ns, &bytes, &mut turns);
+            }
         }
     }
 

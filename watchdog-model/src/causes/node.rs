@@ -128,6 +128,12 @@ fn wants_cpu<'a>(end: &End<'_>, looks: &'a Collected) -> Option<&'a ThreadLook> 
     ((starved || waits) && !asleep).then_some(serving)
 }
 
+/// Whether it had so much of a CPU (a tenth of it) that a renewal, which takes microseconds, does not
+/// wait for want of more: who runs so long and still does not come back to its socket is busy.
+fn has_run(thread: &ThreadLook) -> bool {
+    thread.ran_ns >= thread.over_ns / 10
+}
+
 fn push_cpu(end: &End<'_>, thread: &ThreadLook, now: Mono, verdict: &mut Verdict) {
     if let Some(stall) = end.stall.filter(|stall| stall.kind == StallKind::Starved) {
         verdict.push(stall_fact(end.side, stall, now));
@@ -167,8 +173,10 @@ pub(super) fn throttled(end: &End<'_>, now: Mono, verdict: &mut Verdict) -> bool
 /// `cpu_starved`: it wants a CPU, and others have it.
 pub(super) fn starved(end: &End<'_>, now: Mono, verdict: &mut Verdict) -> bool {
     let looks = end.looks(now);
-    let thread = looks.and_then(|looks| wants_cpu(end, looks));
     let stall = end.stall.filter(|stall| stall.kind == StallKind::Starved);
+    let thread = looks
+        .and_then(|looks| wants_cpu(end, looks))
+        .filter(|thread| stall.is_some() || !has_run(thread));
     match (thread, stall) {
         (Some(thread), _) => push_cpu(end, thread, now, verdict),
         // Where nothing could be gathered the scheduler's word stands alone.
@@ -243,10 +251,9 @@ pub(super) fn busy(end: &End<'_>, now: Mono, verdict: &mut Verdict) -> bool {
         return false;
     };
     let never_sleeps = serving.ran_ns + serving.waited_ns >= serving.over_ns / 10 * 8;
-    let runs = serving.ran_ns >= serving.over_ns / 4;
     if serving.over_ns < SPAN_AT_LEAST_NS
         || serving.doing != Doing::Running
-        || !(never_sleeps && runs)
+        || !(never_sleeps && has_run(serving))
     {
         return false;
     }

@@ -203,13 +203,12 @@ impl Book {
             let given_up = lease
                 .given_up_at(&settings)
                 .filter(|(due, _)| *due <= now)
-                .map(|(_, exited)| exited);
+                .map(|(_, reason)| reason);
             let closing = lease.closing;
             self.judge(slot, now, say);
             match given_up {
                 Some(_) if closing => self.end(slot, GoneReason::Closed, say),
-                Some(true) => self.end(slot, GoneReason::HolderExited, say),
-                Some(false) => self.end(slot, GoneReason::FlowLost, say),
+                Some(reason) => self.end(slot, reason, say),
                 None => {}
             }
         }

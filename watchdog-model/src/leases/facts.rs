@@ -148,6 +148,30 @@ impl LeaseFacts {
             }
     }
 
+    /// Whether the holder has closed its connection of its own accord, with nothing outstanding, in
+    /// a protocol where that is how a lease is given up. Should it come back, the lease goes on.
+    #[must_use]
+    pub fn is_goodbye(&self, settings: &EntrySettings) -> bool {
+        let by_holder = matches!(
+            (self.role, self.lost.and_then(|loss| loss.how)),
+            (Role::Holder, Some(CloseHow::OwnClose)) | (Role::Grantor, Some(CloseHow::PeerFin))
+        );
+        let quiet =
+            (self.pending_since, self.unread_since, self.unsent_since) == (None, None, None);
+        !settings.has_goodbye && by_holder && quiet && self.trouble.is_none()
+    }
+
+    /// Whether the lease is between two connections, in a protocol where each renewal may have one of
+    /// its own: silence is judged as if there were one.
+    #[must_use]
+    pub fn is_between(&self, settings: &EntrySettings) -> bool {
+        let cut = matches!(
+            self.lost.and_then(|loss| loss.how),
+            Some(CloseHow::PeerReset | CloseHow::TimedOut)
+        );
+        settings.comes_and_goes && self.lost.is_some() && !cut && self.pending_since.is_none()
+    }
+
     /// The cadence in use.
     #[must_use]
     pub fn cadence(&self, settings: &EntrySettings, timeout_ns: u64) -> u64 {

@@ -33,6 +33,12 @@ impl Normal {
         };
     }
 
+    /// The worst of late; None while too few are known.
+    #[must_use]
+    pub fn worst(&self) -> Option<u64> {
+        (self.samples >= ENOUGH).then_some(self.worst_ns)
+    }
+
     /// The length past which a delay is out of the ordinary, between the given bounds; None while
     /// too few are known.
     #[must_use]

@@ -99,7 +99,7 @@ pub enum StallKind {
     Frozen,
     /// Uninterruptible sleep (state D).
     Uninterruptible,
-    /// Runnable, with less than 5 % of the last second on a CPU.
+    /// Runnable, with less than 5 % of the last window (700 ms) on a CPU.
     Starved,
 }
 
@@ -157,6 +157,14 @@ pub struct FlowObservation {
     pub answers: u64,
     /// Newest request-to-reply time, ns.
     pub rtt_ns: u64,
+    /// When the answer to that request came (holder: its first byte) or was sent (grantor).
+    pub answer_at: Option<Mono>,
+    /// TCP's smoothed round trip time at this end, ns; 0: not known.
+    pub srtt_ns: u64,
+    /// The lease that its renewals name, where each of them does; 0 is none.
+    pub lease_id: Option<u64>,
+    /// The timeout that something else than a handshake told on the wire, ns.
+    pub told_timeout_ns: Option<u64>,
     /// Same stamp as `request_at` semantics, of the *oldest* request that is not answered yet.
     pub pending_since: Option<Mono>,
     /// Number of keepalives (ZooKeeper xid −2) seen.
@@ -246,6 +254,10 @@ impl FlowObservation {
             answered_at: None,
             answers: 0,
             rtt_ns: 0,
+            answer_at: None,
+            srtt_ns: 0,
+            lease_id: None,
+            told_timeout_ns: None,
             pending_since: None,
             keepalives: 0,
             keepalive_gap_ns: 0,

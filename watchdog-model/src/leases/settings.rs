@@ -96,6 +96,20 @@ pub struct EntrySettings {
     /// Whether the protocol has keepalives that can be told from other requests (ZooKeeper's pings).
     /// Without, the cadence is learned from all gaps between requests.
     pub has_keepalives: bool,
+    /// Whether an exchange renews from when its reply was sent, and not from when its request was:
+    /// a long poll, whose reply the grantor holds back.
+    pub renews_from_reply: bool,
+    /// How long a grantor holds its reply back where that is configured, ns; None: learned. Of
+    /// account only where `renews_from_reply`.
+    pub hold_ns: Option<u64>,
+    /// Whether the protocol has a message that ends a lease. Without, a holder that closes its
+    /// connection while nothing is outstanding means to end it.
+    pub has_goodbye: bool,
+    /// Whether a connection may carry another lease after one has ended on it: whoever leaves a group
+    /// may join it again.
+    pub rejoins: bool,
+    /// Whether a holder may open a connection for each renewal: that it has none is no loss.
+    pub comes_and_goes: bool,
     /// The cadence where it is configured, ns; None: learned.
     pub renew_every_ns: Option<u64>,
     /// The shortest timeout that grantors of this entry give, ns: two of their ticks. A client that
@@ -122,6 +136,11 @@ impl Default for EntrySettings {
             assumed_cadence: Share::TWO_THIRDS,
             timeout_ns: None,
             has_keepalives: true,
+            renews_from_reply: false,
+            hold_ns: None,
+            has_goodbye: true,
+            rejoins: false,
+            comes_and_goes: false,
             renew_every_ns: None,
             // ZooKeeper's minSessionTimeout is 2·tickTime, tickTime is 2 s unless set.
             min_timeout_ns: secs(4),

@@ -154,6 +154,16 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// When a reply that is held back since `since` should have come. While the hold is not known,
+    /// only what holds for any silence counts.
+    fn past_hold(&self, since: Mono) -> Mono {
+        let hold_ns = self.settings.hold_ns.or(self.facts.answer_normal.worst());
+        match hold_ns {
+            Some(hold_ns) => since.plus(hold_ns.saturating_add(self.margin_ns)),
+            None => self.mark(self.base, LATE_AT_THE_LATEST),
+        }
+    }
+
     fn since_fresh(&self, at: Mono) -> Mono {
         self.facts.fresh_from.map_or(at, |fresh| at.max(fresh))
     }
@@ -170,7 +180,15 @@ impl<'a> Frame<'a> {
             _ => None,
         };
         let since = self.since_fresh(earliest(facts.unsent_since, unacknowledged)?);
-        let due = self.past_normal(facts.answer_normal, since);
+        let due = if self.settings.renews_from_reply {
+            // How long the reply is held back says nothing of how long a segment takes.
+            let bounds = self
+                .settings
+                .normal_bounds(self.timeout_ns, self.cadence_ns);
+            since.plus(bounds.0)
+        } else {
+            self.past_normal(facts.answer_normal, since)
+        };
         Some(self.silence(Condition::RenewalStuckSending, since, due, Blame::Peer))
     }
 
@@ -187,7 +205,11 @@ impl<'a> Frame<'a> {
     fn unanswered(&self) -> Option<Reason> {
         let pending_since = self.facts.pending_since?;
         let since = self.since_fresh(pending_since);
-        let due = self.past_normal(self.facts.answer_normal, since);
+        let due = if self.settings.renews_from_reply {
+            self.past_hold(since)
+        } else {
+            self.past_normal(self.facts.answer_normal, since)
+        };
         match self.facts.role {
             Role::Holder => {
                 Some(self.silence(Condition::RenewalUnanswered, since, due, Blame::Peer))
@@ -210,7 +232,11 @@ impl<'a> Frame<'a> {
         if facts.role == Role::Grantor && facts.unread_since.is_some() {
             return None;
         }
-        let last = facts.request_at.max(facts.welcomed_at);
+        let mut last = facts.request_at.max(facts.welcomed_at);
+        if !self.settings.has_goodbye {
+            // Who asks and waits counts its interval from the reply, or sends at once upon it.
+            last = last.max(facts.reply_at);
+        }
         let last = self.since_fresh(last.unwrap_or(facts.opened_at));
         let due = last.plus(
             self.settings
@@ -240,8 +266,11 @@ fn earliest(one: Option<Mono>, other: Option<Mono>) -> Option<Mono> {
 const RECONNECT_NS: u64 = 2 * SECOND;
 
 /// The lease's flow is gone.
-fn lost(facts: &LeaseFacts, margin_ns: u64) -> Option<Reason> {
+fn lost(facts: &LeaseFacts, settings: &EntrySettings, margin_ns: u64) -> Option<Reason> {
     let loss = facts.lost?;
+    if facts.is_goodbye(settings) || facts.is_between(settings) {
+        return None;
+    }
     let exited = facts.role == Role::Holder && loss.how == Some(CloseHow::OwnExit);
     // On a grantor a FIN or RST is a holder that goes, to come back here, elsewhere or not at all;
     // unless it had asked and was not heard.
@@ -301,15 +330,15 @@ fn troubled(facts: &LeaseFacts) -> Option<Reason> {
 fn reasons(facts: &LeaseFacts, settings: &EntrySettings) -> [Option<Reason>; REASONS] {
     let Some(timeout) = facts.timeout else {
         let mut few = [None; REASONS];
-        few[0] = lost(facts, settings.margin_without_timeout());
+        few[0] = lost(facts, settings, settings.margin_without_timeout());
         few[1] = stalled(facts, settings);
         few[2] = troubled(facts);
         return few;
     };
     let frame = Frame::new(facts, settings, timeout.ns);
     let mut all = [None; REASONS];
-    all[0] = lost(facts, frame.margin_ns);
-    if facts.lost.is_none() && !facts.blind {
+    all[0] = lost(facts, settings, frame.margin_ns);
+    if (facts.lost.is_none() || facts.is_between(settings)) && !facts.blind {
         all[1] = frame.stuck_sending();
         all[2] = frame.unread();
         all[3] = frame.unanswered();

@@ -4,11 +4,11 @@
 //! makes no progress. Never: a stall from a state that is not known; an allocation.
 //!
 //! Stopped, frozen and uninterruptible are stalls from their first moment (whoever asks decides how
-//! long is long). Starved is a verdict over the last second: wanting a CPU for most of it, having
-//! had one for less than a twentieth.
+//! long is long). Starved is a verdict over the last [`STARVATION_WINDOW_NS`]: wanting a CPU for most
+//! of it, having had one for less than a twentieth.
 
 use super::observation::{Comm, Stall, StallKind};
-use crate::time::{MS, Mono, SECOND};
+use crate::time::{MS, Mono};
 
 /// State of a thread as the scheduler last left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +31,10 @@ pub enum ThreadState {
     Unknown,
 }
 
-/// Span over which starvation is judged: long against a scheduler's slice, short against a timeout.
-pub const STARVATION_WINDOW_NS: u64 = SECOND;
+/// Span over which starvation is judged, anew with every sample: long against a scheduler's slice,
+/// short against a timeout; and so much shorter than `hard_stall` (1 s) that the question why can be
+/// asked and answered before the stall has lasted long enough to be told.
+pub const STARVATION_WINDOW_NS: u64 = 700 * MS;
 /// Below this share of the window on a CPU (one twentieth) a thread that wants to run is starved.
 const STARVED_SHARE: u64 = 20;
 /// And it must be known to have waited for a CPU for this part of the window (one fifth). A sample
@@ -40,8 +42,8 @@ const STARVED_SHARE: u64 = 20;
 /// starved thread waited stays unknown; one that sleeps and just wakes in step with the tick is
 /// known to have waited for a hundredth.
 const WAITED_SHARE: u64 = 5;
-/// Samples kept. A window of 1 s at a tick of 50 ms needs 21; at faster ticks some are skipped.
-const SAMPLES: usize = 24;
+/// Samples kept. The window at a tick of 50 ms needs 15; at faster ticks some are skipped.
+const SAMPLES: usize = 18;
 /// Samples closer together than this are not kept, so that the ring always covers the window.
 const SAMPLE_EVERY_NS: u64 = 45 * MS;
 
@@ -54,7 +56,7 @@ struct Sample {
     wants_cpu: bool,
 }
 
-/// The last second of one thread.
+/// The last window of one thread.
 #[derive(Clone, Debug)]
 pub struct ThreadHistory {
     tid: u32,
@@ -202,7 +204,7 @@ pub fn flow_stall(threads: impl IntoIterator<Item = Option<Stall>>) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{ms, secs};
+    use crate::time::ms;
 
     const COMM: Comm = *b"meta\0\0\0\0\0\0\0\0\0\0\0\0";
 
@@ -231,7 +233,7 @@ mod tests {
 
     /// Wants a CPU from 0 on and gets 2 ms of it in every 100 ms: starved once a second has been seen.
     #[test]
-    fn starved_after_a_second_with_hardly_any_cpu() {
+    fn starved_after_a_window_with_hardly_any_cpu() {
         for tick in [50, 100] {
             let mut thread = ThreadHistory::new(7, COMM);
             let mut found = None;
@@ -254,7 +256,8 @@ mod tests {
                 }
             }
             let (now, stall) = found.unwrap();
-            assert!(now >= Mono(secs(1)) && now <= Mono(ms(1_200)), "{now:?}");
+            let window = Mono(STARVATION_WINDOW_NS);
+            assert!(now >= window && now <= window.plus(ms(200)), "{now:?}");
             assert_eq!(stall.since, Mono(0));
             assert_eq!(thread.stall().unwrap().since, Mono(0), "does not slide");
         }

@@ -1,23 +1,30 @@
-//! Connections that are older than the daemon.
+//! Connections that are older than the daemon, or than the entry that watches them.
 //!
 //! In: procfs: who has an established TCP socket on a watched port, in any network namespace.
 //! Out: a slot for each, tied to the socket, with what TCP itself remembers of its last messages.
-//! So a daemon that is started, restarted or upgraded sees every lease at once, and not at the
-//! next packet. Runs before the tick starts.
+//! So a daemon that is started, restarted, upgraded or given another port sees every lease at once,
+//! and not at the next packet. What is found before the tick starts is taken in at once; what is
+//! found later goes to the tick in batches, ready to be taken in without a file.
 
 use std::{
     collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use crossbeam_queue::SegQueue;
 use procfs::{
     net::{TcpNetEntry, TcpState},
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER,
-    SLOT_LIVE, SYNCED, SlotRef,
+    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS,
+    PROTOCOL_REQUEST_REPLY, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
 
@@ -27,44 +34,224 @@ use crate::kernel::state::State;
 const JIFFY_NS: u64 = 10 * MS;
 /// A flow that has been silent in both directions for so long stands between two frames.
 const IDLE_NS: u64 = 100 * MS;
+/// What is found is open here until the tick has taken it in, and a connection that its owner
+/// closes meanwhile stays open for so long: a few at a time.
+const BATCH: usize = 128;
+/// Batches that wait for the tick, which takes so many a time: some milliseconds' work.
+pub const BATCHES: usize = 4;
+/// How often it is looked whether the tick is done, and how often at most.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOKS: usize = 400;
 
-/// Gives every established flow on a watched port a slot; returns how many.
-pub fn adopt(state: &mut State, ports: &[u8; PORTS], now: Mono) -> usize {
-    let Ok(processes) = procfs::process::all_processes() else {
-        return 0;
-    };
-    let mut namespaces: HashMap<u64, HashSet<u64>> = HashMap::new();
-    let mut adopted = HashSet::new();
-    for process in processes.flatten() {
-        let Some(namespace) = namespace(&process) else {
-            continue;
-        };
-        let inodes = namespaces
-            .entry(namespace)
-            .or_insert_with(|| watched_inodes(&process, ports));
-        if inodes.is_empty() {
-            continue;
+/// Which connections are looked for.
+pub struct Search {
+    /// Config entry's index plus one, by port.
+    pub ports: Box<[u8; PORTS]>,
+    /// How the entries' streams look.
+    pub shapes: Box<[EntryShape; ENTRIES]>,
+    /// The one network namespace that is watched; None: all.
+    pub netns: Option<u32>,
+    /// The monotonic clock.
+    pub clock: fn() -> Mono,
+}
+
+/// A connection that was found.
+pub struct Found {
+    socket: OwnedFd,
+    at: Mono,
+    cookie: u64,
+    local: ([u8; 16], u16),
+    peer: ([u8; 16], u16),
+    holder: bool,
+    entry: u8,
+    shape: EntryShape,
+    pid: u32,
+    comm: [u8; 16],
+    info: libc::tcp_info,
+    unread: i32,
+}
+
+/// The established sockets on watched ports, by inode, and the ports that are listened on, in one
+/// network namespace.
+#[derive(Default)]
+struct Sockets {
+    inodes: HashSet<u64>,
+    listening: HashSet<u16>,
+}
+
+/// Gives every established flow on a watched port a slot; returns how many were found.
+pub fn adopt(state: &mut State, search: &Search) -> usize {
+    let mut found = 0;
+    search.each(|one| {
+        found += 1;
+        if let Err(error) = one.take_in(state) {
+            tracing::debug!(pid = one.pid, %error, "not adopted");
         }
-        let Ok(descriptors) = process.fd() else {
-            continue;
+    });
+    found
+}
+
+/// Looks, on a thread of its own and once `ports` are watched (the tick sets `watching`), for what
+/// was there before they were, and hands it to the tick.
+pub fn later(search: Search, watching: Arc<AtomicBool>, to: Arc<SegQueue<Arc<[Found]>>>) {
+    let spawned = std::thread::Builder::new()
+        .name("existing".into())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            if !wait_until(|| watching.load(Ordering::Acquire)) {
+                return;
+            }
+            let mut batch = Vec::with_capacity(BATCH);
+            let mut handed = Vec::with_capacity(BATCHES);
+            search.each(|one| {
+                batch.push(one);
+                if batch.len() == BATCH {
+                    hand_over(&mut batch, &mut handed, &to);
+                }
+            });
+            hand_over(&mut batch, &mut handed, &to);
+            take_back(&mut handed);
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "connections that were there before are seen at their next packet");
+    }
+}
+
+/// Hands some over, and keeps the last hold of them so that it is not the tick that closes them.
+fn hand_over(batch: &mut Vec<Found>, handed: &mut Vec<Arc<[Found]>>, to: &SegQueue<Arc<[Found]>>) {
+    if handed.len() == BATCHES {
+        take_back(handed);
+    }
+    let all: Arc<[Found]> = batch.drain(..).collect();
+    to.push(Arc::clone(&all));
+    handed.push(all);
+}
+
+/// Closes what the tick has taken in.
+fn take_back(handed: &mut Vec<Arc<[Found]>>) {
+    for all in handed.drain(..) {
+        // Else the tick is at its end, and so is the process.
+        wait_until(|| Arc::strong_count(&all) == 1);
+    }
+}
+
+fn wait_until(done: impl Fn() -> bool) -> bool {
+    (0..LOOKS).any(|_| {
+        let done = done();
+        if !done {
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+        done
+    })
+}
+
+impl Search {
+    /// Finds every established flow on a watched port.
+    fn each(&self, mut tell: impl FnMut(Found)) {
+        let Ok(processes) = procfs::process::all_processes() else {
+            return;
         };
-        for descriptor in descriptors.flatten() {
-            let FDTarget::Socket(inode) = descriptor.target else {
+        let processes: Vec<Process> = processes.flatten().collect();
+        let mut namespaces: HashMap<u64, Sockets> = HashMap::new();
+        for process in &processes {
+            let Some(namespace) = namespace(process) else {
                 continue;
             };
-            if !inodes.contains(&inode) || !adopted.insert(inode) {
-                continue;
+            if self.netns.is_none_or(|only| u64::from(only) == namespace) {
+                namespaces
+                    .entry(namespace)
+                    .or_insert_with(|| self.sockets(process));
             }
-            match adopt_one(state, ports, &process, descriptor.fd, now) {
-                Ok(()) => {}
-                Err(error) => {
-                    adopted.remove(&inode);
-                    tracing::debug!(pid = process.pid, fd = descriptor.fd, %error, "not adopted");
+        }
+        namespaces.retain(|_, sockets| !sockets.inodes.is_empty());
+        if namespaces.is_empty() {
+            return;
+        }
+        // A socket stays in the namespace that it was made in, whatever becomes of the process; no
+        // two sockets of a node have the same inode.
+        let mut found = HashSet::new();
+        for process in &processes {
+            let Ok(descriptors) = process.fd() else {
+                continue;
+            };
+            for descriptor in descriptors.flatten() {
+                let FDTarget::Socket(inode) = descriptor.target else {
+                    continue;
+                };
+                let within = namespaces
+                    .values()
+                    .find(|sockets| sockets.inodes.contains(&inode));
+                let Some(within) = within else { continue };
+                if !found.insert(inode) {
+                    continue;
+                }
+                match self.one(process, descriptor.fd, within) {
+                    Ok(one) => tell(one),
+                    Err(error) => {
+                        found.remove(&inode);
+                        tracing::debug!(pid = process.pid, fd = descriptor.fd, %error, "not found");
+                    }
                 }
             }
         }
     }
-    adopted.len()
+
+    /// The sockets of the network namespace that a process is in.
+    fn sockets(&self, process: &Process) -> Sockets {
+        let watched = |port: u16| self.ports[usize::from(port)] != 0;
+        let mut sockets = Sockets::default();
+        let mut sort = |entry: &TcpNetEntry| {
+            let (local, peer) = (entry.local_address.port(), entry.remote_address.port());
+            if entry.state == TcpState::Listen {
+                sockets.listening.insert(local);
+            } else if entry.state == TcpState::Established && (watched(local) || watched(peer)) {
+                sockets.inodes.insert(entry.inode);
+            }
+        };
+        for entries in [process.tcp(), process.tcp6()].into_iter().flatten() {
+            entries.iter().for_each(&mut sort);
+        }
+        sockets
+    }
+
+    fn one(&self, process: &Process, descriptor: i32, within: &Sockets) -> io::Result<Found> {
+        let socket = duplicate(process.pid, descriptor)?;
+        let local = name(&socket, libc::getsockname)?;
+        let peer = name(&socket, libc::getpeername)?;
+        let entry = |port: u16| self.ports[usize::from(port)];
+        let (local_entry, peer_entry) = (entry(local.1), entry(peer.1));
+        // A watched range may take in ephemeral ports. The end that listens grants; where neither
+        // does, the lower port is the likelier to have, as for a packet in mid-stream.
+        let client = !within.listening.contains(&local.1) && peer.1 < local.1;
+        let holder = peer_entry != 0 && (local_entry == 0 || client);
+        let entry = if holder { peer_entry } else { local_entry };
+        if entry == 0 || (client && !holder) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut comm = [0; 16];
+        let named = process.stat().map(|stat| stat.comm).unwrap_or_default();
+        for (to, from) in comm[..15].iter_mut().zip(named.bytes()) {
+            *to = from;
+        }
+        Ok(Found {
+            cookie: option(&socket, libc::SOL_SOCKET, libc::SO_COOKIE)?,
+            unread: queued(&socket)?,
+            info: option(&socket, libc::IPPROTO_TCP, libc::TCP_INFO)?,
+            at: (self.clock)(),
+            socket,
+            local,
+            peer,
+            holder,
+            entry: entry - 1,
+            shape: self
+                .shapes
+                .get(usize::from(entry - 1))
+                .copied()
+                .unwrap_or_default(),
+            pid: u32::try_from(process.pid).unwrap_or(0),
+            comm,
+        })
+    }
 }
 
 fn namespace(process: &Process) -> Option<u64> {
@@ -75,105 +262,82 @@ fn namespace(process: &Process) -> Option<u64> {
         .map(|net| net.identifier)
 }
 
-/// Inodes of the established sockets on watched ports in this process's network namespace.
-fn watched_inodes(process: &Process, ports: &[u8; PORTS]) -> HashSet<u64> {
-    let watched = |entry: &TcpNetEntry| {
-        entry.state == TcpState::Established
-            && (ports[entry.local_address.port() as usize] != 0
-                || ports[entry.remote_address.port() as usize] != 0)
-    };
-    let mut inodes = HashSet::new();
-    for entries in [process.tcp(), process.tcp6()].into_iter().flatten() {
-        inodes.extend(
-            entries
-                .iter()
-                .filter(|entry| watched(entry))
-                .map(|entry| entry.inode),
-        );
-    }
-    inodes
-}
-
-fn adopt_one(
-    state: &mut State,
-    ports: &[u8; PORTS],
-    process: &Process,
-    descriptor: i32,
-    now: Mono,
-) -> io::Result<()> {
-    let socket = duplicate(process.pid, descriptor)?;
-    let local = name(&socket, libc::getsockname)?;
-    let peer = name(&socket, libc::getpeername)?;
-    let (local_entry, peer_entry) = (ports[local.1 as usize], ports[peer.1 as usize]);
-    // The same rule as for a packet in mid-stream: of two watched ports the lower one listens.
-    let holder = peer_entry != 0 && (local_entry == 0 || peer.1 < local.1);
-    let entry = if holder { peer_entry } else { local_entry };
-    if entry == 0 {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let info: libc::tcp_info = option(&socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
-    let cookie: u64 = option(&socket, libc::SOL_SOCKET, libc::SO_COOKIE)?;
-    let unread = queued(&socket)?;
-    let comm = process.stat().map(|stat| stat.comm).unwrap_or_default();
-    let index = state.take_flow().ok_or(io::ErrorKind::OutOfMemory)?;
-    let Some(slot) = state.flows.at(index) else {
-        return Err(io::ErrorKind::OutOfMemory.into());
-    };
-    // SAFETY: a slot off the free stack is ours until it is tied to the socket below.
-    let generation = unsafe {
-        (*slot).cookie = cookie;
-        (*slot).local_addr = local.0;
-        (*slot).peer_addr = peer.0;
-        (*slot).local_port = local.1;
-        (*slot).peer_port = peer.1;
-        (*slot).role = if holder { ROLE_HOLDER } else { ROLE_GRANTOR };
-        (*slot).origin = ORIGIN_DAEMON;
-        (*slot).entry = entry - 1;
-        (*slot).owner = u32::try_from(process.pid).unwrap_or(0);
-        let name = &mut (*slot).owner_comm;
-        for (to, from) in name[..15].iter_mut().zip(comm.bytes()) {
-            *to = from;
+impl Found {
+    /// Gives it a slot, unless it has one.
+    ///
+    /// # Errors
+    /// No slot is free.
+    pub fn take_in(&self, state: &mut State) -> io::Result<()> {
+        let index = state.take_flow().ok_or(io::ErrorKind::OutOfMemory)?;
+        let Some(slot) = state.flows.at(index) else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        // SAFETY: a slot off the free stack is ours until it is tied to the socket below.
+        let generation = unsafe {
+            (*slot).cookie = self.cookie;
+            (*slot).local_addr = self.local.0;
+            (*slot).peer_addr = self.peer.0;
+            (*slot).local_port = self.local.1;
+            (*slot).peer_port = self.peer.1;
+            (*slot).role = if self.holder {
+                ROLE_HOLDER
+            } else {
+                ROLE_GRANTOR
+            };
+            (*slot).origin = ORIGIN_DAEMON;
+            (*slot).entry = self.entry;
+            (*slot).protocol = self.shape.protocol;
+            (*slot).owner = self.pid;
+            (*slot).owner_comm = self.comm;
+            (*slot).life.opened_ns = self.at.0;
+            self.stamp(&mut *slot);
+            (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
+            (*slot).generation
+        };
+        let at = SlotRef {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            generation,
+        };
+        if let Err(error) = state.tie(self.socket.as_fd(), self.cookie, at) {
+            // A packet was quicker: the kernel has given it a slot of its own. Or it had one
+            // before the search began.
+            state.free_flow(index);
+            tracing::debug!(%error, "flow has a slot already");
         }
-        (*slot).life.opened_ns = now.0;
-        stamp(&mut *slot, holder, &info, unread, now);
-        (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
-        (*slot).generation
-    };
-    state.raise_high_water(index);
-    let at = SlotRef {
-        index: u32::try_from(index).unwrap_or(u32::MAX),
-        generation,
-    };
-    if let Err(error) = state.tie(socket.as_fd(), cookie, at) {
-        // A packet was quicker: the kernel has given it a slot of its own.
-        state.free_flow(index);
-        tracing::debug!(%error, "flow has a slot already");
+        Ok(())
     }
-    Ok(())
 }
 
-/// Fills in what TCP remembers: when data last went and came.
-fn stamp(slot: &mut FlowSlot, holder: bool, info: &libc::tcp_info, unread: i32, now: Mono) {
-    let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
-    let sent_ago = ago(info.tcpi_last_data_sent);
-    let received_ago = ago(info.tcpi_last_data_recv);
-    let quiet = info.tcpi_unacked == 0 && unread == 0;
-    let idle = quiet && sent_ago > IDLE_NS && received_ago > IDLE_NS;
-    let boundary = if idle { SYNCED | AT_BOUNDARY } else { 0 };
-    slot.requests.flags = REQUESTS | boundary | if holder { OUTGOING } else { 0 };
-    slot.replies.flags = boundary | if holder { 0 } else { OUTGOING };
-    let (request_ago, reply_ago) = if holder {
-        (sent_ago, received_ago)
-    } else {
-        (received_ago, sent_ago)
-    };
-    slot.requests.newest_ns = now.minus(request_ago).0;
-    slot.replies.newest_ns = now.minus(reply_ago).0;
-    if quiet && reply_ago <= request_ago {
-        slot.replies.answered_ns = slot.requests.newest_ns;
-    }
-    if unread == 0 {
-        slot.reads.read_ns = now.minus(received_ago).0;
+impl Found {
+    /// Fills in what TCP remembers: when data last went and came.
+    fn stamp(&self, slot: &mut FlowSlot) {
+        let (now, unread) = (self.at, self.unread);
+        let ago = |millis: u32| u64::from(millis) * MS + JIFFY_NS;
+        let sent_ago = ago(self.info.tcpi_last_data_sent);
+        let received_ago = ago(self.info.tcpi_last_data_recv);
+        let quiet = self.info.tcpi_unacked == 0 && unread == 0;
+        let idle = quiet && sent_ago > IDLE_NS && received_ago > IDLE_NS;
+        let boundary = if idle { SYNCED | AT_BOUNDARY } else { 0 };
+        slot.requests.flags = REQUESTS | boundary | if self.holder { OUTGOING } else { 0 };
+        slot.replies.flags = boundary | if self.holder { 0 } else { OUTGOING };
+        let (request_ago, reply_ago) = if self.holder {
+            (sent_ago, received_ago)
+        } else {
+            (received_ago, sent_ago)
+        };
+        if unread == 0 {
+            slot.reads.read_ns = now.minus(received_ago).0;
+        }
+        if self.shape.signature_len != 0 || self.shape.protocol > PROTOCOL_REQUEST_REPLY {
+            // What came and went last may not have been a renewal.
+            return;
+        }
+        slot.requests.newest_ns = now.minus(request_ago).0;
+        slot.replies.newest_ns = now.minus(reply_ago).0;
+        if quiet && reply_ago <= request_ago {
+            slot.replies.answered_ns = slot.requests.newest_ns;
+            slot.replies.answer_ns = slot.replies.newest_ns;
+        }
     }
 }
 

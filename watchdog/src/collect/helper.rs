@@ -54,6 +54,8 @@ pub struct Answer {
 struct Shared {
     questions: ArrayQueue<Question>,
     answers: ArrayQueue<Answer>,
+    /// Questions and answers that found a queue full.
+    lost: AtomicU64,
     /// Questions that need a second look, and when.
     later: Mutex<Vec<(Mono, Question)>>,
     /// Which thread works.
@@ -79,6 +81,7 @@ impl Helper {
         let shared = Arc::new(Shared {
             questions: ArrayQueue::new(WAITING),
             answers: ArrayQueue::new(WAITING),
+            lost: AtomicU64::new(0),
             later: Mutex::new(Vec::with_capacity(WAITING)),
             leader: AtomicUsize::new(0),
             busy_since: AtomicU64::new(0),
@@ -105,7 +108,9 @@ impl Helper {
 
     /// Asks; false: too much is asked already.
     pub fn ask(&self, question: Question) -> bool {
-        self.shared.questions.push(question).is_ok()
+        let asked = self.shared.questions.push(question).is_ok();
+        self.shared.lose_unless(asked);
+        asked
     }
 
     /// Wakes the threads after questions were asked.
@@ -113,6 +118,12 @@ impl Helper {
         for thread in &self.threads {
             thread.unpark();
         }
+    }
+
+    /// How many questions stayed without an answer because a queue was full; the tick asks again.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
     }
 
     /// The next answer.
@@ -125,6 +136,12 @@ impl Helper {
 impl Shared {
     fn now(&self) -> Mono {
         (self.around.clock)()
+    }
+
+    fn lose_unless(&self, taken: bool) {
+        if !taken {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether it is this thread's turn; takes over from one that hangs.
@@ -195,17 +212,20 @@ impl Shared {
         };
         match process.collect(&question.subject, again, &self.around) {
             Outcome::Found(collected) => {
-                let _full = self.answers.push(Answer {
+                let answer = Answer {
                     handle: question.handle,
                     collected,
-                });
+                };
+                self.lose_unless(self.answers.push(answer).is_ok());
             }
             Outcome::Later => {
                 let due = self.now().plus(BEFORE_AT_LEAST_NS);
                 let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
-                if later.len() < WAITING {
+                let room = later.len() < WAITING;
+                if room {
                     later.push((due, question));
                 }
+                self.lose_unless(room);
             }
             Outcome::Gone => {}
         }

@@ -1,11 +1,14 @@
 //! Facts from procfs, cgroups, block devices and sockets, had outside the tick.
 
+pub mod admission;
 pub mod cgroups;
 pub mod disks;
 pub mod executables;
 pub mod existing;
 pub mod helper;
 pub mod look;
+pub mod place;
+pub mod probe_cost;
 pub mod proc;
 pub mod sockets;
 pub mod waits;

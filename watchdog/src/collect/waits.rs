@@ -169,8 +169,12 @@ pub fn find(pid: u32, tid: u32, doing: Doing, own: &Own) -> Found {
 }
 
 fn uninterruptible(pid: u32, tid: u32) -> Found {
-    let stack = proc::stack(pid, tid);
     let wchan = proc::wchan(pid, tid);
+    let mut stack = proc::stack(pid, tid);
+    if stack.is_empty() {
+        // Stacks take CAP_SYS_ADMIN, which the service does without: then the innermost function.
+        stack.clone_from(&wchan);
+    }
     let call = proc::call(pid, tid);
     let mut found = Found::of(Wait::None, &wchan);
     found.fault = call.is_none();

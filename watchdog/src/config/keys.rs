@@ -22,7 +22,7 @@ pub const KEYS: &[Key] = &[
     key(
         "leases[].protocol",
         "protocol",
-        "zookeeper or request_reply",
+        "zookeeper, request_reply, kafka, consul, etcd",
     ),
     key("leases[].ports", "ports", "the grantor's TCP ports"),
     key(
@@ -39,6 +39,36 @@ pub const KEYS: &[Key] = &[
         "leases[].renews_from",
         "request | reply",
         "which end of the exchange renews",
+    ),
+    key(
+        "leases[].hold",
+        "duration",
+        "how long a reply is held back; learned if absent",
+    ),
+    key(
+        "leases[].signature",
+        "group",
+        "tells renewals from other requests (request_reply)",
+    ),
+    key("leases[].signature.offset", "number", "where in a request"),
+    key("leases[].signature.mask", "hex", "which bits count"),
+    key("leases[].signature.bytes", "hex", "what they are"),
+    key(
+        "leases[].frame",
+        "group",
+        "where a message says its length (request_reply)",
+    ),
+    key(
+        "leases[].frame.length_offset",
+        "number",
+        "where in a message the length field begins",
+    ),
+    key("leases[].frame.length_bytes", "number", "its width, 1 to 4"),
+    key("leases[].frame.endian", "big | little", "its byte order"),
+    key(
+        "leases[].frame.adjust",
+        "number",
+        "added to the field's value: the whole message's length",
     ),
     key(
         "leases[].role",
@@ -93,6 +123,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("scope", "group", "where to look"),
     key("scope.cgroup", "path", "only what runs under it"),
+    key(
+        "scope.netns",
+        "path | self",
+        "only the sockets of this network namespace; all if absent",
+    ),
     key("stages", "group", "thresholds of all entries"),
     key(
         "stages.margin",
@@ -143,14 +178,74 @@ pub const KEYS: &[Key] = &[
         "duration",
         "after which it is killed",
     ),
-    key("alerts[].webhook", "group", "not supported yet"),
-    key("alerts[].alertmanager", "group", "not supported yet"),
+    key(
+        "alerts[].role",
+        "holder | grantor | both",
+        "only leases of this role",
+    ),
+    key(
+        "alerts[].lease",
+        "word or list",
+        "only leases of these entries",
+    ),
+    key("alerts[].cause", "word or list", "only these causes"),
+    key("alerts[].webhook", "group", "POST JSON to a server"),
+    key("alerts[].webhook.url", "url", "http or https"),
+    key(
+        "alerts[].webhook.headers",
+        "names and texts",
+        "sent with each",
+    ),
+    key("alerts[].webhook.timeout", "duration", "of one try"),
+    key(
+        "alerts[].alertmanager",
+        "group",
+        "Prometheus' Alertmanager, v2 API",
+    ),
+    key("alerts[].alertmanager.url", "url", "without /api/v2/alerts"),
+    key(
+        "alerts[].alertmanager.headers",
+        "names and texts",
+        "sent with each",
+    ),
+    key("alerts[].alertmanager.timeout", "duration", "of one try"),
+    key(
+        "alerts[].alertmanager.resend",
+        "duration",
+        "how often what still fires is sent again",
+    ),
+    key(
+        "alerts[].alertmanager.labels",
+        "names and texts",
+        "more labels on each alert",
+    ),
+    key(
+        "alerts[].alertmanager.runbook",
+        "url",
+        "annotation; {cause} is replaced",
+    ),
     key("http", "group", "metrics and health"),
     key("http.listen", "address", "where"),
+    key(
+        "http.socket",
+        "path or off",
+        "the same on a Unix socket; absent: api.sock in the state directory",
+    ),
+    key("http.socket_mode", "mode", "who may connect to it"),
+    key(
+        "http.token_file",
+        "path",
+        "a file with the token to be shown at the port",
+    ),
     key("recorder", "group", "not supported yet"),
     key("limits", "group", "own cost beyond which the daemon leaves"),
     key("limits.cpu", "share", "of one core"),
     key("limits.memory", "size", "resident"),
+    key(
+        "limits.probe_cost",
+        "bool",
+        "count what each kernel program costs, one second a minute; needs CAP_SYS_ADMIN",
+    ),
 ];
 
 /// Names of the keys directly under a place ("" is the top).

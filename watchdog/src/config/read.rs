@@ -4,14 +4,14 @@
 //! mistake the value in the result is a default, and the caller throws the result away.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
-use watchdog_model::leases::note::Stage;
+use crate::netns::Netns;
 
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
-    Alert, Config, ExecHook, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, trust, units,
+    ApiSocket, Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, exchange, trust,
+    units,
 };
 
 /// Reads the top of the tree into the defaults.
@@ -29,18 +29,26 @@ pub fn config(top: &Place<'_>) -> Config {
     if let Some(place) = keys.get("leases") {
         config.leases = leases(place, &config.stages);
     }
-    if let Some(scope) = keys.get("scope").and_then(Place::group)
-        && let Some(cgroup) = scope.read("cgroup", cgroup_path)
-    {
-        config.scope_cgroup = cgroup;
+    if let Some(scope) = keys.get("scope").and_then(Place::group) {
+        if let Some(cgroup) = scope.read("cgroup", cgroup_path) {
+            config.scope.cgroup = cgroup;
+        }
+        config.scope.netns = scope.read("netns", network_namespace);
     }
     if let Some(place) = keys.get("alerts") {
-        config.alerts = place.items().iter().filter_map(alert).collect();
+        config.alerts = alerts::read(place, &config.leases);
     }
-    if let Some(http) = keys.get("http").and_then(Place::group)
-        && let Some(listen) = http.read("listen", address)
-    {
-        config.http_listen = listen;
+    if let Some(http) = keys.get("http").and_then(Place::group) {
+        if let Some(listen) = http.read("listen", address) {
+            config.http_listen = listen;
+        }
+        if let Some(socket) = http.read("socket", api_socket) {
+            config.http.socket = socket;
+        }
+        if let Some(mode) = http.read("socket_mode", file_mode) {
+            config.http.socket_mode = mode;
+        }
+        config.http.token_file = http.read("token_file", token_file);
     }
     if let Some(place) = keys.get("recorder") {
         place.complain("not supported yet; remove the key");
@@ -51,6 +59,9 @@ pub fn config(top: &Place<'_>) -> Config {
         }
         if let Some(memory) = limits.read("memory", units::size) {
             config.limits.memory_bytes = memory;
+        }
+        if let Some(count) = limits.read("probe_cost", flag) {
+            config.probe_cost = count;
         }
     }
     config
@@ -66,6 +77,40 @@ fn cgroup_path(value: &Value) -> Result<String, String> {
             "{path:?} leads upwards; write the path without \"..\""
         ));
     }
+    Ok(path)
+}
+
+fn network_namespace(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    Netns::open(&name)?;
+    Ok(name)
+}
+
+fn api_socket(value: &Value) -> Result<ApiSocket, String> {
+    // YAML takes an unquoted off for false.
+    if *value == Value::Bool(false) {
+        return Ok(ApiSocket::Off);
+    }
+    match text(value)?.as_str() {
+        "off" => Ok(ApiSocket::Off),
+        path if path.starts_with('/') => Ok(ApiSocket::At(path.into())),
+        other => Err(format!(
+            "{other:?} is neither an absolute path nor off; write \"/run/lease-watchdog/api.sock\""
+        )),
+    }
+}
+
+fn file_mode(value: &Value) -> Result<u32, String> {
+    let written = text(value)?;
+    u32::from_str_radix(&written, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777 && written.len() >= 3)
+        .ok_or_else(|| format!("{written:?} is no file mode; write it in quotes, like \"0660\""))
+}
+
+fn token_file(value: &Value) -> Result<std::path::PathBuf, String> {
+    let path = std::path::PathBuf::from(text(value)?);
+    trust::secret(&path)?;
     Ok(path)
 }
 
@@ -117,9 +162,15 @@ fn clash(place: &Place<'_>, entry: &LeaseEntry, earlier_place: &Place<'_>, earli
     }
     let same_role = (entry.roles.holder && earlier.roles.holder)
         || (entry.roles.grantor && earlier.roles.grantor);
-    if !same_role {
-        return;
-    }
+    let (role, mend) = if same_role {
+        ("in the same role", "leave it to one of them")
+    } else {
+        // A flow finds its entry by its port alone.
+        (
+            "and entries are told apart by their ports alone",
+            "leave it to one of them, with \"role: both\"",
+        )
+    };
     for own in &entry.ports {
         for other in &earlier.ports {
             let (first, last) = (*own.start().max(other.start()), *own.end().min(other.end()));
@@ -132,7 +183,7 @@ fn clash(place: &Place<'_>, entry: &LeaseEntry, earlier_place: &Place<'_>, earli
                 format!("ports {first}-{last} belong")
             };
             place.complain(format!(
-                "{which} to {} too, in the same role; leave it to one of them",
+                "{which} to {} too, {role}; {mend}",
                 earlier_place.path
             ));
         }
@@ -146,10 +197,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
         .and_then(|name| name.read(lease_name))
         .unwrap_or_default();
     let protocol = keys
-        .required(
-            "protocol",
-            "add \"protocol: zookeeper\" or \"protocol: request_reply\"",
-        )
+        .required("protocol", "add one, like \"protocol: zookeeper\"")
         .and_then(|protocol| protocol.read(protocol_word));
     let mut ports = Vec::new();
     if let Some(place) = keys.required("ports", "add the grantor's, like \"ports: [2181]\"") {
@@ -163,12 +211,6 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             .collect();
     }
     let timeout_ns = keys.read("timeout", units::positive_duration);
-    if protocol == Some(Protocol::RequestReply) {
-        keys.required(
-            "timeout",
-            "request_reply has no handshake that tells it; add one, like \"timeout: 12s\"",
-        );
-    }
     let renew_every_ns = keys.read("renew_every", units::positive_duration);
     if let (Some(timeout), Some(every)) = (timeout_ns, renew_every_ns)
         && every >= timeout
@@ -180,11 +222,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             units::show_duration(timeout)
         ));
     }
-    if let Some(place) = keys.get("renews_from")
-        && place.read(one_of(&[("request", false), ("reply", true)])) == Some(true)
-    {
-        place.complain("\"reply\" is not supported yet; write \"request\" or remove the entry");
-    }
+    let exchange = exchange::read(&keys, protocol, timeout_ns);
     let both = Roles {
         holder: true,
         grantor: true,
@@ -236,6 +274,7 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
         roles: roles.unwrap_or(both),
         processes,
         stages: own,
+        exchange,
     })
 }
 
@@ -251,18 +290,13 @@ fn lease_name(value: &Value) -> Result<String, String> {
 }
 
 fn protocol_word(value: &Value) -> Result<Protocol, String> {
-    let words = [
-        ("zookeeper", Some(Protocol::Zookeeper)),
-        ("request_reply", Some(Protocol::RequestReply)),
-        ("kafka", None),
-        ("etcd", None),
-        ("consul", None),
-    ];
-    one_of(&words)(value)?.ok_or_else(|| {
-        format!(
-            "{value} is not supported yet; write \"zookeeper\" or \"request_reply\", or remove the entry"
-        )
-    })
+    one_of(&[
+        ("zookeeper", Protocol::Zookeeper),
+        ("request_reply", Protocol::RequestReply),
+        ("kafka", Protocol::Kafka),
+        ("consul", Protocol::Consul),
+        ("etcd", Protocol::Etcd),
+    ])(value)
 }
 
 fn process_name(value: &Value) -> Result<String, String> {
@@ -348,75 +382,4 @@ fn fits_timeout(keys: &Group<'_>, stages: &Stages, timeout_ns: Option<u64>) {
             ));
         }
     }
-}
-
-fn alert(place: &Place<'_>) -> Option<Alert> {
-    let keys = place.group()?;
-    let on = keys
-        .required("on", "add the stage, like \"on: at_risk\"")
-        .and_then(|on| {
-            on.read(one_of(&[
-                ("late", Stage::Late),
-                ("at_risk", Stage::AtRisk),
-                ("jeopardy", Stage::Jeopardy),
-                ("lapsed", Stage::Lapsed),
-            ]))
-        });
-    for later in ["webhook", "alertmanager"] {
-        if let Some(place) = keys.get(later) {
-            place.complain("not supported yet; call it from a program under \"exec\"");
-        }
-    }
-    let Some(exec) = keys.get("exec") else {
-        if keys.get("webhook").is_none() && keys.get("alertmanager").is_none() {
-            keys.required(
-                "exec",
-                "say whom to tell, like \"exec: { argv: [/path/to/page.sh] }\"",
-            );
-        }
-        return None;
-    };
-    let hook = exec_hook(exec)?;
-    Some(Alert { on: on?, hook })
-}
-
-fn exec_hook(place: &Place<'_>) -> Option<ExecHook> {
-    let keys = place.group()?;
-    let argv_place = keys.required(
-        "argv",
-        "add program and arguments, like \"argv: [/path/to/page.sh]\"",
-    )?;
-    let items = argv_place.items();
-    let argv: Vec<String> = items.iter().filter_map(|item| item.read(text)).collect();
-    match items.first() {
-        Some(program) => {
-            if let Some(path) = argv.first()
-                && let Err(what) = trust::program(Path::new(path))
-            {
-                program.complain(what);
-            }
-        }
-        None if matches!(argv_place.node.value, Value::List(_)) => {
-            argv_place.complain("is empty; write the program's absolute path");
-        }
-        None => {}
-    }
-    let persistent = keys.read("persistent", flag).unwrap_or(false);
-    let timeout_ns = keys
-        .read("timeout", units::positive_duration)
-        .unwrap_or(super::HOOK_TIMEOUT_NS);
-    if timeout_ns > super::MAX_HOOK_TIMEOUT_NS
-        && let Some(place) = keys.get("timeout")
-    {
-        place.complain(format!(
-            "{} is too long for an alert; write at most {}",
-            units::show_duration(timeout_ns),
-            units::show_duration(super::MAX_HOOK_TIMEOUT_NS)
-        ));
-    }
-    Some(ExecHook {
-        argv,
-        persistent,
-        timeout_ns,
-    })
 }

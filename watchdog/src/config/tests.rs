@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use watchdog_common::layout::PROTOCOL_REQUEST_REPLY;
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
     Config::parse(Path::new("x.yaml"), text)
@@ -45,10 +46,10 @@ fn a_full_entry_is_understood() {
     processes: [chunkd, /system.slice/meta.service]
     tls: false
     stages: { at_risk: 40%, late_after: 5s }
-scope: { cgroup: /kubepods }
+scope: { cgroup: /kubepods, netns: self }
 stages: { jeopardy: 70%, margin: 500ms }
 http: { listen: \"[::1]:0\" }
-limits: { cpu: 10%, memory: 1GiB }
+limits: { cpu: 10%, memory: 1GiB, probe_cost: true }
 ",
     )
     .unwrap();
@@ -70,8 +71,10 @@ limits: { cpu: 10%, memory: 1GiB }
         config.leases[1].processes,
         ["chunkd", "/system.slice/meta.service"]
     );
-    assert_eq!(config.scope_cgroup, "/kubepods");
+    assert_eq!(config.scope.cgroup, "/kubepods");
+    assert_eq!(config.scope.netns.as_deref(), Some("self"));
     assert_eq!(config.limits.memory_bytes, 1 << 30);
+    assert!(config.probe_cost);
     assert_eq!(config.http_listen.port(), 0);
 }
 
@@ -87,10 +90,54 @@ fn no_share_is_rounded_away_and_the_defaults_are_the_models_own() {
     );
 }
 
+#[test]
+fn the_kernel_is_told_where_lengths_and_signatures_lie() {
+    let config = parse(
+        "leases:
+  - { name: zk, protocol: zookeeper, ports: [1] }
+  - name: rpc
+    protocol: request_reply
+    ports: [2]
+    renews_from: reply
+    hold: 8s
+    signature: { offset: 6, bytes: \"0C 01\", mask: \"ff0f\" }
+    frame: { length_bytes: 2, length_offset: 4, endian: little, adjust: -1 }
+  - { name: bare, protocol: request_reply, ports: [3], frame: { length_bytes: 3, length_offset: 1 } }
+",
+    )
+    .unwrap();
+    let shapes = config.shapes();
+    assert_eq!(shapes[0], EntryShape::default());
+    let mut rpc = EntryShape {
+        protocol: PROTOCOL_REQUEST_REPLY,
+        little: 1,
+        length_bytes: 2,
+        length_at: 4,
+        adjust: -1,
+        signature_at: 6,
+        signature_len: 2,
+        ..EntryShape::default()
+    };
+    rpc.signature[..2].copy_from_slice(&[0x0c, 0x01]);
+    rpc.signature_mask[..2].copy_from_slice(&[0xff, 0x0f]);
+    assert_eq!(shapes[1], rpc);
+    assert_eq!((shapes[2].adjust, shapes[2].signature_len), (4, 0));
+    let settings = config.entry_settings();
+    assert!(settings[0].has_goodbye && settings[0].has_keepalives);
+    assert!(settings[1].renews_from_reply && settings[1].has_keepalives);
+    assert_eq!(settings[1].hold_ns, Some(8_000_000_000));
+    assert!(!settings[2].has_goodbye && !settings[2].has_keepalives);
+}
+
 /// Text after [`LEASE`] (whose last line is 4), and what is said of it.
 #[test]
 fn each_mistake_names_line_key_and_mend() {
     let entry = |more: &str| format!("{LEASE}{more}");
+    let rpc = |more: &str| {
+        let head =
+            "leases:\n  - name: a\n    protocol: request_reply\n    ports: [1]\n    timeout: 12s\n";
+        format!("{head}{more}")
+    };
     for (text, expected) in [
         (
             entry("  - name: b\n    protocol: request_reply\n    ports: [1]\n    timeout: 12\n"),
@@ -126,7 +173,7 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             entry("    renews_from: reply\n"),
-            "x.yaml:5: leases[0].renews_from: \"reply\" is not supported yet; write \"request\" or remove the entry",
+            "x.yaml:5: leases[0].renews_from: \"reply\" goes with \"protocol: request_reply\" only; remove it",
         ),
         (
             entry("    processes: [a-name-that-is-long]\n"),
@@ -151,10 +198,16 @@ fn each_mistake_names_line_key_and_mend() {
             "x.yaml:5: leases[1]: port 2181 belongs to leases[0] too, in the same role; leave it to one of them",
         ),
         (
+            "leases:\n- name: a\n  protocol: zookeeper\n  ports: [2181]\n  role: holder\n\
+             - name: b\n  protocol: zookeeper\n  ports: [\"2180-2182\"]\n  role: grantor\n"
+                .to_owned(),
+            "x.yaml:6: leases[1]: port 2181 belongs to leases[0] too, and entries are told apart by their ports alone; leave it to one of them, with \"role: both\"",
+        ),
+        (
             entry("  - {}\n"),
             "x.yaml:5: leases[1]: name is missing; add one, like \"name: zookeeper\"\n\
              x.yaml:5: leases[1]: ports is missing; add the grantor's, like \"ports: [2181]\"\n\
-             x.yaml:5: leases[1]: protocol is missing; add \"protocol: zookeeper\" or \"protocol: request_reply\"",
+             x.yaml:5: leases[1]: protocol is missing; add one, like \"protocol: zookeeper\"",
         ),
         (
             "leases: []\n".to_owned(),
@@ -165,15 +218,58 @@ fn each_mistake_names_line_key_and_mend() {
             "x.yaml:1: leases: \"zookeeper\" is not a list; write it as [zookeeper]",
         ),
         (
-            "leases:\n- name: a b\n  protocol: etcd\n  ports: [0]\n".to_owned(),
+            "leases:\n- name: a b\n  protocol: etdc\n  ports: [0]\n".to_owned(),
             "x.yaml:2: leases[0].name: \"a b\" cannot be a label; use up to 64 letters, digits, \"-\", \"_\" and \".\"\n\
-             x.yaml:3: leases[0].protocol: \"etcd\" is not supported yet; write \"zookeeper\" or \"request_reply\", or remove the entry\n\
+             x.yaml:3: leases[0].protocol: \"etdc\" is not known; write \"etcd\"\n\
              x.yaml:4: leases[0].ports[0]: port 0 does not exist; ports go from 1 to 65535",
         ),
         (
             "leases:\n- name: r\n  protocol: request_reply\n  ports: [65536]\n".to_owned(),
-            "x.yaml:2: leases[0]: timeout is missing; request_reply has no handshake that tells it; add one, like \"timeout: 12s\"\n\
-             x.yaml:4: leases[0].ports[0]: port 65536 does not exist; ports go from 1 to 65535",
+            "x.yaml:4: leases[0].ports[0]: port 65536 does not exist; ports go from 1 to 65535",
+        ),
+        (
+            rpc("    hold: 5s\n"),
+            "x.yaml:6: leases[0].hold: 5s is more than a third of timeout 12s: counted from requests, the lease would be late while all is well; write \"renews_from: reply\"",
+        ),
+        (
+            rpc("    renews_from: reply\n    hold: 12s\n"),
+            "x.yaml:7: leases[0].hold: 12s is not shorter than timeout 12s; a lease whose reply is held that long always lapses",
+        ),
+        (
+            rpc("    signature: { offset: 60, bytes: \"0c01 0203 04\" }\n"),
+            "x.yaml:6: leases[0].signature: ends at byte 65; only the first 64 of a request are looked at",
+        ),
+        (
+            rpc("    signature: { bytes: \"0c01\", mask: \"ff\" }\n"),
+            "x.yaml:6: leases[0].signature.mask: has 1 bytes, \"bytes\" has 2; write as many",
+        ),
+        (
+            rpc("    signature: { bytes: \"0c01\", mask: \"f0ff\" }\n"),
+            "x.yaml:6: leases[0].signature: byte 0 wants bits that the mask leaves out, so it would never match; clear them in \"bytes\" or set them in \"mask\"",
+        ),
+        (
+            rpc("    signature: { bytes: 0x0c01 }\n"),
+            "x.yaml:6: leases[0].signature.bytes: \"3073\" is not a text; put the hexadecimal digits in quotes, like \"0c01\"",
+        ),
+        (
+            rpc("    signature: { bytes: \"0c1\" }\n"),
+            "x.yaml:6: leases[0].signature.bytes: \"0c1\" is not whole bytes in hexadecimal; write two digits each, like \"0c01\"",
+        ),
+        (
+            rpc("    frame: { length_bytes: 8 }\n"),
+            "x.yaml:6: leases[0].frame.length_bytes: \"8\" is not a whole number from 1 to 4",
+        ),
+        (
+            rpc("    frame: { length_bytes: 4, length_offset: 14 }\n"),
+            "x.yaml:6: leases[0].frame: the length field ends at byte 18; it must end within the first 16",
+        ),
+        (
+            rpc("    frame: {}\n"),
+            "x.yaml:6: leases[0].frame: length_bytes is missing; add the length field's width, like \"length_bytes: 4\"",
+        ),
+        (
+            entry("    frame: { length_bytes: 4 }\n"),
+            "x.yaml:5: leases[0].frame: goes with \"protocol: request_reply\" only; remove it",
         ),
         (
             "stages: { at_risk: 70% }\n".to_owned(),
@@ -193,6 +289,10 @@ fn each_mistake_names_line_key_and_mend() {
             "x.yaml:1: scope.cgroup: \"system.slice\" is not a cgroup path; write \"/system.slice\"",
         ),
         (
+            "scope: { netns: blue }\n".to_owned(),
+            "x.yaml:1: scope.netns: \"blue\" is not a path; write \"/run/netns/blue\", or \"self\" for the daemon's own",
+        ),
+        (
             "http: { listen: \"localhost:80\" }\n".to_owned(),
             "x.yaml:1: http.listen: \"localhost:80\" is not an address with a port; write \"127.0.0.1:80\"",
         ),
@@ -202,12 +302,37 @@ fn each_mistake_names_line_key_and_mend() {
         ),
         (
             "alerts:\n- on: at_risk\n".to_owned(),
-            "x.yaml:2: alerts[0]: exec is missing; say whom to tell, like \"exec: { argv: [/path/to/page.sh] }\"",
+            "x.yaml:2: alerts[0]: says not whom to tell; add \"exec: { argv: [/path/to/page.sh] }\", \"webhook: { url: http://… }\" or \"alertmanager: { url: http://… }\"",
         ),
         (
             "alerts:\n- on: at-risk\n  webhook: { url: x }\n".to_owned(),
             "x.yaml:2: alerts[0].on: \"at-risk\" is not known; write \"at_risk\"\n\
-             x.yaml:3: alerts[0].webhook: not supported yet; call it from a program under \"exec\"",
+             x.yaml:3: alerts[0].webhook.url: \"x\" is not a URL; write \"http://x\"",
+        ),
+        (
+            "alerts:\n- on: late\n  exec: { argv: [/bin/true] }\n  webhook: { url: \"http://h\" }\n".to_owned(),
+            "x.yaml:2: alerts[0]: exec and webhook stand in one entry; write an entry with an \"on\" of its own for each",
+        ),
+        (
+            "alerts:\n- on: late\n  webhok: { url: \"http://h\" }\n".to_owned(),
+            "x.yaml:2: alerts[0]: says not whom to tell; add \"exec: { argv: [/path/to/page.sh] }\", \"webhook: { url: http://… }\" or \"alertmanager: { url: http://… }\"\n\
+             x.yaml:3: alerts[0].webhok: unknown key; write \"webhook\"",
+        ),
+        (
+            "alerts:\n- on: late\n  lease: [zookeper]\n  cause: disk\n  webhook: { url: \"ftp://h\", timeout: 0s, headers: { Host: x, \"a b\": c } }\n".to_owned(),
+            "x.yaml:3: alerts[0].lease[0]: \"zookeper\" is not an entry of leases; write \"zookeeper\"\n\
+             x.yaml:4: alerts[0].cause: \"disk\" is not known; write one of: node_pause, process_stopped, disk_stall, memory_pressure, cpu_throttled, cpu_starved, runtime_pause, lock_wait, thread_busy, waiting_elsewhere, network_loss, peer_down, peer_window, peer_silent, unknown\n\
+             x.yaml:5: alerts[0].webhook.headers.Host: is set by the daemon itself; remove it\n\
+             x.yaml:5: alerts[0].webhook.headers.a b: is not the name of a header; use letters, digits and \"-\"\n\
+             x.yaml:5: alerts[0].webhook.timeout: \"0s\" is no time at all; write at least \"1ms\"\n\
+             x.yaml:5: alerts[0].webhook.url: \"ftp://h\" is neither http nor https; write one of these",
+        ),
+        (
+            "alerts:\n- on: late\n  alertmanager: { url: \"http://h:0/api/v2/alerts\", resend: 1h, labels: { cause: x, \"a-b\": y } }\n".to_owned(),
+            "x.yaml:3: alerts[0].alertmanager.labels.a-b: is not the name of a label; use letters, digits and \"_\"\n\
+             x.yaml:3: alerts[0].alertmanager.labels.cause: is set by the daemon itself; choose another name\n\
+             x.yaml:3: alerts[0].alertmanager.resend: 3600s is out of range; write 1s to 240s, after which Alertmanager may take an alert for over\n\
+             x.yaml:3: alerts[0].alertmanager.url: \"http://h:0/api/v2/alerts\" has port 0, which does not exist; ports go from 1 to 65535",
         ),
         (
             "alerts:\n- on: at_risk\n  exec: { argv: [page.sh] }\n".to_owned(),
@@ -304,8 +429,75 @@ fn hooks_that_cannot_be_trusted_are_refused() {
         "x.yaml:3: alerts[0].exec.argv[0]: HOOK may be written by others (mode 0777); run: chmod go-w HOOK"
     );
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let AlertDestination::Exec(exec) = &parse(&text).unwrap().alerts[0].to else {
+        panic!("an exec hook")
+    };
+    assert_eq!(exec.timeout_ns, 5_000_000_000);
+    // Others could put another file in its place.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let text = said().replace(dir.path().to_str().unwrap(), "DIR");
     assert_eq!(
-        parse(&text).unwrap().alerts[0].hook.timeout_ns,
-        5_000_000_000
+        text,
+        "x.yaml:3: alerts[0].exec.argv[0]: HOOK may be exchanged by others, who may write in DIR; run: chmod o-w DIR"
     );
+}
+
+#[test]
+fn urls_are_taken_apart_and_their_mistakes_named() {
+    let url =
+        |text: &str| Url::parse(text).map(|url| (url.host.clone(), url.port, url.path.clone()));
+    let fine = |host: &str, port, path: &str| Ok((host.to_owned(), port, path.to_owned()));
+    assert_eq!(url("http://h"), fine("h", 80, "/"));
+    assert_eq!(url("https://h/a?b=c"), fine("h", 443, "/a?b=c"));
+    assert_eq!(url("http://[::1]:9093/"), fine("::1", 9093, "/"));
+    assert_eq!(url("http://h?x=1"), fine("h", 80, "/?x=1"));
+    for (text, what) in [
+        ("h:9093", "write \"http://h:9093\""),
+        ("http://", "names no host"),
+        ("http://:80/", "names no host"),
+        ("http://h:65536", "ports go from 1 to 65535"),
+        ("http://h:x/", "has no number as port"),
+        ("http://h/#a", "\"#\""),
+        ("http://u:geheim@h/", "under \"headers\""),
+        ("http://[::1/", "IPv6"),
+        ("http://a b/", "is not a URL"),
+    ] {
+        let said = url(text).unwrap_err();
+        assert!(said.contains(what), "{text}: {said}");
+        assert!(!said.contains("geheim"), "{said}");
+    }
+    let base = Url::parse("http://h:9093/am/").unwrap();
+    assert_eq!(base.join("/api/v2/alerts").path, "/am/api/v2/alerts");
+}
+
+#[test]
+fn a_full_alert_is_understood() {
+    let config = parse(
+        "alerts:
+- on: jeopardy
+  role: holder
+  lease: zookeeper
+  cause: [disk_stall, node_pause]
+  alertmanager: { url: \"http://h:9093\", labels: { cluster: a }, resend: 30s }
+",
+    )
+    .unwrap();
+    let alert = &config.alerts[0];
+    assert!(
+        alert
+            .filter
+            .takes_lease(0, watchdog_model::leases::observation::Role::Holder)
+    );
+    assert!(
+        !alert
+            .filter
+            .takes_lease(0, watchdog_model::leases::observation::Role::Grantor)
+    );
+    assert!(
+        !alert
+            .filter
+            .takes_lease(1, watchdog_model::leases::observation::Role::Holder)
+    );
+    assert_eq!(alert.filter.causes.len(), 2);
+    assert_eq!(alert.to.kind(), "alertmanager");
 }

@@ -3,7 +3,7 @@
 //! In: a path. Out: an open file or a verdict with its mend. Never: a change of anything.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -26,6 +26,22 @@ fn owned_and_closed(path: &Path, meta: &Metadata) -> Result<(), String> {
             "may be written by others (mode {:04o}); run: chmod go-w {shown}",
             meta.mode() & 0o7777
         ));
+    }
+    Ok(())
+}
+
+/// Refuses what stands in a directory in which others could put something else in its place. In a
+/// directory with the sticky bit (/tmp) they cannot.
+fn reached_safely(path: &Path) -> Result<(), String> {
+    let whole = std::fs::canonicalize(path).map_err(|error| reason(&error))?;
+    for directory in whole.ancestors().skip(1) {
+        let meta = std::fs::metadata(directory).map_err(|error| reason(&error))?;
+        if meta.mode() & 0o002 != 0 && meta.mode() & 0o1000 == 0 {
+            return Err(format!(
+                "may be exchanged by others, who may write in {shown}; run: chmod o-w {shown}",
+                shown = directory.display()
+            ));
+        }
     }
     Ok(())
 }
@@ -57,6 +73,7 @@ pub fn config(path: &Path) -> Result<File, String> {
         return Err("is not a regular file; write the configuration into one".to_owned());
     }
     owned_and_closed(path, &meta)?;
+    reached_safely(path)?;
     Ok(file)
 }
 
@@ -80,5 +97,37 @@ pub fn program(path: &Path) -> Result<(), String> {
             path.display()
         )));
     }
-    owned_and_closed(path, &meta).map_err(said)
+    owned_and_closed(path, &meta)
+        .and_then(|()| reached_safely(path))
+        .map_err(said)
+}
+
+/// Bytes beyond which a file holds something else than a token.
+const MAX_SECRET_BYTES: u64 = 4096;
+/// Characters below which a token can be guessed.
+const MIN_SECRET: usize = 16;
+
+/// Reads a token: one line of visible characters, in a file that nobody else may read.
+pub fn secret(path: &Path) -> Result<String, String> {
+    let file = config(path)?;
+    let meta = file.metadata().map_err(|error| reason(&error))?;
+    if meta.mode() & 0o007 != 0 {
+        return Err(format!(
+            "may be read by everybody; run: chmod o= {}",
+            path.display()
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_SECRET_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| reason(&error))?;
+    let token = text.trim();
+    if token.len() < MIN_SECRET || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "must hold one line of at least {MIN_SECRET} visible characters; make one with: \
+             head -c 32 /dev/urandom | base64 > {}",
+            path.display()
+        ));
+    }
+    Ok(token.to_owned())
 }

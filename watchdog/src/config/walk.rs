@@ -139,6 +139,45 @@ impl<'w> Place<'w> {
             .collect()
     }
 
+    /// The pairs of a group whose keys are the writer's own (headers, labels). Keys that stand
+    /// twice and values that are no text are noted here.
+    pub fn pairs(&self) -> Vec<(String, String, Self)> {
+        let Value::Map(map) = &self.node.value else {
+            self.complain(format!(
+                "{} is not a group of names and texts; write it as {{ name: text }}",
+                self.node.value
+            ));
+            return Vec::new();
+        };
+        let mut pairs: Vec<(String, String, Self)> = Vec::new();
+        for (key, node) in map {
+            let place = self.child(node, &key.name, &key.name);
+            if pairs.iter().any(|(name, ..)| *name == key.name) {
+                self.walk
+                    .complain(Some(key.id), &place.path, "stands twice; remove one");
+            } else if let Some(value) = place.read(text) {
+                pairs.push((key.name.clone(), value, place));
+            }
+        }
+        pairs
+    }
+
+    /// One text, or a list of them.
+    pub fn one_or_more<T>(&self, parser: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
+        match &self.node.value {
+            Value::List(items) if items.is_empty() => {
+                self.complain("is empty, so nothing would match; write one or remove the key");
+                Vec::new()
+            }
+            Value::List(_) => self
+                .items()
+                .iter()
+                .filter_map(|item| item.read(&parser))
+                .collect(),
+            _ => self.read(&parser).into_iter().collect(),
+        }
+    }
+
     /// The keys under this one. Unknown and doubled keys and keys without a value are noted here.
     pub fn group(&self) -> Option<Group<'w>> {
         let Value::Map(map) = &self.node.value else {
@@ -195,6 +234,15 @@ impl<'w> Group<'w> {
         self.entries.get(key)
     }
 
+    /// Whether a key stands there, be it without a value.
+    #[must_use]
+    pub fn is_written(&self, key: &str) -> bool {
+        match &self.place.node.value {
+            Value::Map(map) => map.iter().any(|(there, _)| there.name == key),
+            _ => false,
+        }
+    }
+
     /// The value of a key, if it is there and right.
     pub fn read<T>(
         &self,
@@ -208,11 +256,7 @@ impl<'w> Group<'w> {
     pub fn required(&self, key: &str, mend: &str) -> Option<&Place<'w>> {
         let found = self.get(key);
         // A key without a value has been complained of already.
-        let written = match &self.place.node.value {
-            Value::Map(map) => map.iter().any(|(there, _)| there.name == key),
-            _ => false,
-        };
-        if found.is_none() && !written {
+        if found.is_none() && !self.is_written(key) {
             self.place.complain(format!("{key} is missing; {mend}"));
         }
         found

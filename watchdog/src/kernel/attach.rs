@@ -238,6 +238,9 @@ pub(super) fn survey(options: &Options) -> Result<Vec<Tried>, Missing> {
 pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     let facts = btf::facts(&options.btf)?;
     trim();
+    if options.netns.is_some() {
+        scoped(&facts.offsets)?;
+    }
     let kernel_btf = types(options)?;
     let root = cgroup::root(options.cgroup_root.as_deref())?;
     let mut programs = object(options, &facts, &kernel_btf)?;
@@ -263,6 +266,21 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     drop(kernel_btf);
     trim();
     Ok(super::assemble(state, report, programs))
+}
+
+/// Whether sockets can be told apart by network namespace.
+fn scoped(offsets: &[u32]) -> Result<(), Missing> {
+    let lacks = |global: &str| {
+        let mut fields = btf::FIELDS.iter().zip(offsets);
+        fields.any(|(field, offset)| field.global == global && *offset == btf::ABSENT)
+    };
+    if ["SOCK_NET", "NET_NS", "NS_INUM"].into_iter().any(lacks) {
+        return Err(Missing(
+            "this kernel's sockets do not tell their network namespace; remove scope.netns"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// How often the kernel programs' log is looked at.
@@ -317,6 +335,8 @@ fn object(options: &Options, facts: &btf::Facts, kernel_btf: &Btf) -> Result<Ebp
     }
     let debug = u32::from(options.debug);
     loader.override_global("DEBUG", &debug, true);
+    let netns = options.netns.unwrap_or(0);
+    loader.override_global("SCOPE_NETNS", &netns, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
     let bytes: &[u8] = if !old(facts) {

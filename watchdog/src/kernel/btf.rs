@@ -43,7 +43,7 @@ const fn optional(global: &'static str, of: &'static str, name: &'static str) ->
 }
 
 /// Every offset that the programs use.
-pub const FIELDS: [Field; 17] = [
+pub const FIELDS: [Field; 21] = [
     needed("TASK_PID", "task_struct", "pid"),
     needed("TASK_FLAGS", "task_struct", "flags"),
     // Its name changed with its size, in 5.14.
@@ -52,9 +52,13 @@ pub const FIELDS: [Field; 17] = [
     needed("SOCK_NUM", "sock_common", "skc_num"),
     needed("SOCK_DPORT", "sock_common", "skc_dport"),
     needed("SOCK_COOKIE", "sock_common", "skc_cookie"),
+    optional("SOCK_NET", "sock_common", "skc_net"),
+    optional("NET_NS", "net", "ns"),
+    optional("NS_INUM", "ns_common", "inum"),
     needed("SOCK_ERR", "sock", "sk_err"),
     needed("TCP_COPIED_SEQ", "tcp_sock", "copied_seq"),
     needed("TCP_WRITE_SEQ", "tcp_sock", "write_seq"),
+    needed("TCP_SRTT", "tcp_sock", "srtt_us"),
     optional("REQUEST_QUEUE", "request", "q"),
     // From 5.17 on the queue knows its disk; until then the request does.
     optional("QUEUE_DISK", "request_queue", "disk"),
@@ -208,6 +212,9 @@ mod tests {
         assert_eq!(of("SOCK_NUM"), 14);
         assert!(of("TASK_PID") > of("TASK_FLAGS"));
         assert!(of("TCP_COPIED_SEQ") != of("TCP_WRITE_SEQ"));
+        for global in ["SOCK_NET", "NET_NS", "NS_INUM"] {
+            assert_ne!(of(global), ABSENT, "{global}");
+        }
         // struct gendisk begins with major and first_minor (include/linux/blkdev.h).
         assert_eq!((of("DISK_MAJOR"), of("DISK_MINOR")), (0, 4));
         assert!(of("QUEUE_DISK") != ABSENT || of("REQUEST_DISK") != ABSENT);

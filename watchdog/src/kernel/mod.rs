@@ -23,6 +23,8 @@ pub struct Options {
     pub flows: u32,
     /// Whether the kernel programs may log (aya-log), at debug level.
     pub debug: bool,
+    /// The one network namespace whose sockets are followed, by its inode number; None: all.
+    pub netns: Option<u32>,
     /// The signals to attach; None: all of them. What is left out is not said to be missing.
     pub only: Option<&'static [&'static str]>,
 }
@@ -114,6 +116,12 @@ impl Kernel {
     /// [`Missing`] where the kernel or the rights lack something that cannot be done without.
     pub fn load(options: &Options) -> Result<Self, Missing> {
         attach::load(options)
+    }
+
+    /// The loaded programs, for whoever shows what they cost.
+    #[must_use]
+    pub fn programs(&self) -> self_cost::Programs {
+        self_cost::Programs::of(&self.programs)
     }
 
     /// What each loaded program has cost so far, while [`self_cost::count`] was on.

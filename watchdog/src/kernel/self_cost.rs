@@ -4,7 +4,11 @@
 //! leave the counting on for the whole node; a descriptor ends with whoever holds it. The counting
 //! itself costs every program on the node about 65 ns a run, so nobody should hold it for long.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
@@ -32,6 +36,49 @@ pub fn count() -> Result<Counting, Missing> {
     Ok(Counting {
         _descriptor: descriptor,
     })
+}
+
+/// The loaded programs, to be asked by another thread than the one that owns them.
+#[derive(Debug)]
+pub struct Programs(Vec<(String, OwnedFd)>);
+
+impl Programs {
+    pub(super) fn of(programs: &Ebpf) -> Self {
+        let held = programs.programs().filter_map(|(name, program)| {
+            // One that was refused has no descriptor.
+            let held = program.fd().ok()?.as_fd().try_clone_to_owned().ok()?;
+            Some((name.to_owned(), held))
+        });
+        Self(held.collect())
+    }
+
+    /// What each has cost so far. Asked of the descriptor's own file in procfs, which takes no
+    /// right.
+    #[must_use]
+    pub fn costs(&self) -> Vec<Cost> {
+        let cost = |(name, held): &(String, OwnedFd)| {
+            let file = format!("/proc/self/fdinfo/{}", held.as_raw_fd());
+            let (runs, time) = counts(&fs::read_to_string(file).ok()?)?;
+            Some(Cost {
+                program: name.clone(),
+                runs,
+                time,
+            })
+        };
+        self.0.iter().filter_map(cost).collect()
+    }
+}
+
+/// `run_cnt` and `run_time_ns` of a program's descriptor.
+fn counts(fdinfo: &str) -> Option<(u64, Duration)> {
+    let field = |name: &str| {
+        let line = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.strip_prefix(':')?.trim().parse().ok()
+    };
+    Some((
+        field("run_cnt")?,
+        Duration::from_nanos(field("run_time_ns")?),
+    ))
 }
 
 /// What one program has cost since it was loaded.
@@ -62,4 +109,16 @@ pub fn of(programs: &Ebpf) -> Vec<Cost> {
         .collect();
     costs.sort_by(|one, other| one.program.cmp(&other.program));
     costs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptors_counts_are_read() {
+        let text = "pos:\t0\nprog_tag:\t1f\nrun_time_ns:\t1500\nrun_cnt:\t3\nverified_insns:\t9\n";
+        assert_eq!(counts(text), Some((3, Duration::from_nanos(1500))));
+        assert_eq!(counts("pos:\t0\n"), None);
+    }
 }

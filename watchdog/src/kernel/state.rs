@@ -16,8 +16,9 @@ use aya::{
     maps::{HashMap, Map, MapData, SkStorage, Stack},
 };
 use watchdog_common::layout::{
-    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, FlowSlot, Losses, PortTable, Reads, SLOT_FREE,
-    SlotRef, THREADS, ThreadBits, ThreadSlot, Writes, device_place,
+    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, ENTRIES, EntryShape, FlowSlot, Losses, PortTable,
+    Reads, SLOT_FREE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
+    Writes, device_place,
 };
 
 use super::Missing;
@@ -161,12 +162,16 @@ pub struct State {
     /// Thread slots.
     pub threads: Mapped<ThreadSlot>,
     ports: Mapped<PortTable>,
+    shapes: Mapped<ShapeTable>,
     thread_bits: Mapped<ThreadBits>,
     losses: Mapped<Losses>,
+    waits: Mapped<Waits>,
     devices: Option<Devices>,
     free: Stack<MapData, u32>,
     thread_slots: HashMap<MapData, u32, u32>,
     sockets: Sockets,
+    /// One more than the highest slot that the daemon has taken itself.
+    own_high_water: usize,
 }
 
 /// Which slot a socket has.
@@ -197,12 +202,15 @@ impl State {
             flows: array(programs, "FLOWS", flows as usize)?,
             threads: array(programs, "THREADS", THREADS)?,
             ports: array(programs, "PORTS", 1)?,
+            shapes: array(programs, "SHAPES", 1)?,
             thread_bits: array(programs, "THREAD_BITS", 1)?,
             losses: array(programs, "LOSSES", 1)?,
+            waits: array(programs, "WAITS", WAIT_SHARDS)?,
             devices: Some(Devices::map(programs)?),
             free: take(programs, "FREE")?,
             thread_slots: take(programs, "THREAD_SLOTS")?,
             sockets: Sockets::take(programs)?,
+            own_high_water: 0,
         };
         state.stocked(flows)
     }
@@ -225,6 +233,15 @@ impl State {
         }
     }
 
+    /// How the config entries' streams look. To be called before the ports that lead to them are
+    /// watched.
+    pub fn describe_entries(&self, shapes: &[EntryShape; ENTRIES]) {
+        if let Some(table) = self.shapes.at(0) {
+            // SAFETY: room for all entries. An entry's shape never changes while its port is watched.
+            unsafe { (&raw mut (*table).shapes).write_volatile(*shapes) };
+        }
+    }
+
     /// What block devices have in flight, for whoever gathers facts; None: given away already.
     pub fn take_devices(&mut self) -> Option<Devices> {
         self.devices.take()
@@ -237,6 +254,27 @@ impl State {
         self.losses
             .at(0)
             .map_or_else(Losses::default, |at| unsafe { at.read_volatile() })
+    }
+
+    /// Waits that are over, all CPUs together.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        let mut all = Waits::default();
+        for at in (0..WAIT_SHARDS).filter_map(|shard| self.waits.at(shard)) {
+            // SAFETY: in the mapping; counters, each read as a word.
+            let one = unsafe { at.read_volatile() };
+            for (sum, part) in [
+                (&mut all.runqueue, one.runqueue),
+                (&mut all.blocked, one.blocked),
+                (&mut all.commits, one.commits),
+            ] {
+                sum.sum_ns = sum.sum_ns.wrapping_add(part.sum_ns);
+                for (bin, more) in sum.bins.iter_mut().zip(part.bins) {
+                    *bin = bin.wrapping_add(more);
+                }
+            }
+        }
+        all
     }
 
     /// Zeroes a dead slot and gives it back. False: the kernel did not take it (try again).
@@ -259,22 +297,20 @@ impl State {
         self.free.push(number, 0).is_ok()
     }
 
-    /// Raises the mark below which slots are looked at. Only before the tick runs: later the kernel
-    /// programs raise it.
-    pub fn raise_high_water(&self, index: usize) {
-        if let Some(losses) = self.losses.at(0) {
-            // SAFETY: one word; the programs only ever raise it too.
-            unsafe {
-                let mark = &raw mut (*losses).high_water;
-                mark.write_volatile(mark.read_volatile().max(index as u64 + 1));
-            }
-        }
+    /// No slot from here on has ever been in use, but for some that two CPUs take just now.
+    #[must_use]
+    pub fn high_water(&self) -> usize {
+        usize::try_from(self.losses().high_water)
+            .unwrap_or(usize::MAX)
+            .max(self.own_high_water)
     }
 
     /// Takes a free slot for a socket that the daemon found itself.
     pub fn take_flow(&mut self) -> Option<usize> {
         let index = self.free.pop(0).ok()? as usize;
         self.flows.ensure(index + 1).ok()?;
+        // The kernel programs' own mark is theirs to write.
+        self.own_high_water = self.own_high_water.max(index + 1);
         Some(index)
     }
 

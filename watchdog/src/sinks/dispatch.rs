@@ -10,12 +10,14 @@ use std::time::Duration;
 use watchdog_model::leases::note::{Note, Outcome};
 use watchdog_model::time::Mono;
 
-use super::alerts::{Alerts, Evidence};
+use super::alerts::{Alerts, Evidence, Finishing};
+use super::api::ledger::Ledger;
 use super::events::{Renderer, Started};
 use super::incidents::{Incidents, State};
 use super::metrics::Metrics;
+use super::mutes::Mutes;
 use super::stream::Stream;
-use crate::config::Config;
+use crate::config::{Alert, Config};
 use crate::limits::Exceeded;
 use crate::outbox::{Lost, Message, Stamped};
 
@@ -26,6 +28,7 @@ pub struct Dispatch {
     metrics: Arc<Metrics>,
     stream: Option<Stream>,
     alerts: Alerts,
+    ledger: Ledger,
 }
 
 impl Dispatch {
@@ -36,13 +39,16 @@ impl Dispatch {
         metrics: Arc<Metrics>,
         stream: Option<Stream>,
         alerts: Alerts,
+        ledger: Ledger,
     ) -> Self {
+        ledger.set_entries(renderer.entries());
         Self {
             renderer,
             incidents: Incidents::default(),
             metrics,
             stream,
             alerts,
+            ledger,
         }
     }
 
@@ -60,7 +66,7 @@ impl Dispatch {
     /// Takes a batch of messages, in order.
     pub fn batch(&mut self, messages: &[Stamped]) {
         let Some(last) = messages.last() else { return };
-        let mut evidence = Evidence::new();
+        let mut evidence = Evidence::default();
         for Stamped { at, message } in messages {
             match message {
                 Message::Note(note) => self.note(*at, note, &mut evidence),
@@ -76,19 +82,22 @@ impl Dispatch {
         }
         let settled = self.incidents.settle();
         for one in &settled {
+            let closed = one.say == Some(State::Closed);
+            self.ledger.incident(last.at, &one.change, closed);
             if let Some(state) = one.say {
                 let line = self.renderer.incident(last.at, &one.change, state);
                 self.emit(last.at, &Arc::from(line));
             }
         }
         self.alerts
-            .settled(last.at, &settled, &evidence, &self.renderer);
+            .settled(last.at, settled, &evidence, &self.renderer);
     }
 
     fn note(&mut self, at: Mono, note: &Note, evidence: &mut Evidence) {
         self.metrics.count(note, self.renderer.entries());
         let step = self.incidents.step(at, note);
         if let Some(opened) = &step.opened {
+            self.ledger.incident(at, opened, false);
             let line = self.renderer.incident(at, opened, State::Opened);
             self.emit(at, &Arc::from(line));
         }
@@ -97,16 +106,17 @@ impl Dispatch {
                 self.renderer
                     .note_among(at, note, step.incident, step.leases),
             );
+        self.ledger.note(at, note, &line, step.incident);
         self.emit(at, &line);
         if let (Note::Transition(transition), Some(id)) = (note, step.incident)
             && let Outcome::Stage(stage) = transition.to
-            && evidence.get(&id).is_none_or(|(worst, _)| stage >= *worst)
         {
-            evidence.insert(id, (stage, line));
+            evidence.take(id, stage, transition, line);
         }
     }
 
     fn emit(&self, at: Mono, line: &Arc<str>) {
+        self.ledger.event(at, line);
         let Some(stream) = &self.stream else { return };
         if let Some((count, since)) = stream.take_lost() {
             let told = self.renderer.dropped(at, Lost::EventLine, count, since);
@@ -118,6 +128,7 @@ impl Dispatch {
     /// Takes another configuration on.
     pub fn reconfigure(&mut self, config: &Config) {
         self.renderer.set_entries(config.entry_names());
+        self.ledger.set_entries(self.renderer.entries());
     }
 
     /// Opens the event file anew.
@@ -127,19 +138,53 @@ impl Dispatch {
         }
     }
 
-    /// Tells others of alerts from now on. Returns the earlier ones, to be finished.
-    pub fn exchange_alerts(&mut self, alerts: Alerts) -> Alerts {
-        std::mem::replace(&mut self.alerts, alerts)
+    /// Tells by other alerts from now on. Returns the earlier ones, to be finished.
+    pub fn exchange_alerts(&mut self, at: Mono, alerts: &[Alert]) -> Finishing {
+        self.alerts.exchange(at, alerts, &self.renderer)
+    }
+
+    /// Lets time pass, about once a second.
+    pub fn pass(&mut self, at: Mono) {
+        for lease in self.alerts.pass(at, &self.renderer) {
+            self.metrics.set_muted(&lease, false);
+            let line = self.renderer.mute(at, &lease, "ended", None);
+            self.emit(at, &Arc::from(line));
+        }
+    }
+
+    /// Mutes an entry until then.
+    pub fn mute(&mut self, at: Mono, lease: &str, until: Mono) {
+        self.alerts.mute(lease, until);
+        self.metrics.set_muted(lease, true);
+        let line = self.renderer.mute(at, lease, "muted", Some(until));
+        self.emit(at, &Arc::from(line));
+    }
+
+    /// Ends a mute. Says whether there was one.
+    pub fn unmute(&mut self, at: Mono, lease: &str) -> bool {
+        let was = self.alerts.unmute(at, lease, &self.renderer);
+        if was {
+            self.metrics.set_muted(lease, false);
+            let line = self.renderer.mute(at, lease, "unmuted", None);
+            self.emit(at, &Arc::from(line));
+        }
+        was
+    }
+
+    /// The mutes in force.
+    #[must_use]
+    pub const fn mutes(&self) -> &Mutes {
+        self.alerts.mutes()
     }
 
     /// Ends all sinks, each in at most `limit`.
-    pub async fn finish(self, limit: Duration) {
+    pub async fn finish(self, at: Mono, limit: Duration) {
         let stream = async {
             if let Some(stream) = self.stream {
                 stream.finish(limit).await;
             }
         };
-        tokio::join!(stream, self.alerts.finish(limit));
+        tokio::join!(stream, self.alerts.finish(at, limit, &self.renderer));
     }
 }
 
@@ -158,12 +203,13 @@ mod tests {
         let metrics = Arc::new(Metrics::new(&["zookeeper".to_owned()]).unwrap());
         let lost = metrics.lost(Lost::EventLine);
         let stream = Stream::start(destination.open().unwrap(), destination, lost).unwrap();
-        let alerts = Alerts::start(&[], metrics.would_page(), metrics.lost(Lost::Alert));
+        let alerts = Alerts::start(&[], Mutes::default(), &metrics);
         let mut dispatch = Dispatch::new(
             Renderer::in_test(),
             Arc::clone(&metrics),
             Some(stream),
             alerts,
+            Ledger::default(),
         );
         let at = Mono(1_000);
         dispatch.started(at, &Started::default());
@@ -183,7 +229,7 @@ mod tests {
             note(Sample::late(2).to(Outcome::Renewed)),
             stamped(Message::Stalled { from: at, to: at }),
         ]);
-        dispatch.finish(Duration::from_secs(10)).await;
+        dispatch.finish(at, Duration::from_secs(10)).await;
         let text = std::fs::read_to_string(path).unwrap();
         let told: Vec<String> = text
             .lines()

@@ -2,7 +2,7 @@
 //!
 //! In: messages of the tick, changes of incidents. Out: lines, each with its newline. The same
 //! lines go to every sink. Changes to them are additive: a field keeps its name and meaning.
-//! Never: a lookup for a lease that is late (a cgroup is looked up when the lease is first seen).
+//! Never: a lookup for a lease that is late (where its process runs is looked up when the lease is first seen).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,11 +17,12 @@ use watchdog_model::time::{MS, Mono};
 
 use super::incidents::{Change, IncidentId, State};
 use super::words;
+use crate::collect::place::Place;
 use crate::limits::Exceeded;
 use crate::outbox::Lost;
 
-/// Cgroup paths kept; one a process that owns a lease.
-const MAX_CGROUPS: usize = 4096;
+/// Places kept; one a process that owns a lease.
+const MAX_PLACES: usize = 4096;
 
 /// What the daemon found when it started.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -42,6 +43,17 @@ pub struct Started {
     pub memory_locked: bool,
     /// Where metrics and health are served.
     pub http: Option<SocketAddr>,
+    /// What of the node is watched.
+    pub scope: ScopeSaid,
+}
+
+/// What of the node is watched.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ScopeSaid {
+    /// Only what runs under it.
+    pub cgroup: String,
+    /// Only this network namespace; null: all.
+    pub netns: Option<String>,
 }
 
 /// A hook in use.
@@ -109,6 +121,15 @@ struct Ends<'a> {
     pid: Option<u32>,
     comm: Option<String>,
     cgroup: Option<&'a str>,
+    /// These four only where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inner_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -456,7 +477,46 @@ struct IncidentEvent {
     cause: &'static str,
     thing: String,
     expired: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<String>,
     summary: String,
+}
+
+/// What an alert says beside its incident.
+#[derive(Clone, Copy, Debug)]
+pub struct AlertFields<'a> {
+    /// What became of it.
+    pub state: super::alerts::message::State,
+    /// The stage that it is for.
+    pub on: Stage,
+    /// This node.
+    pub node: &'a str,
+    /// What tells it from others over incidents that come again.
+    pub key: &'a str,
+    /// Role of the worst lease.
+    pub role: watchdog_model::leases::observation::Role,
+    /// How long that lease has, ns; None: not known, or over.
+    pub remaining_ns: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct AlertEvent<'a> {
+    #[serde(flatten)]
+    incident: IncidentEvent,
+    node: &'a str,
+    key: &'a str,
+    lease: &'a str,
+    role: &'static str,
+    remaining_ms: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct MuteEvent<'a> {
+    #[serde(flatten)]
+    head: Head,
+    state: &'static str,
+    lease: &'a str,
+    until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -486,8 +546,8 @@ struct DroppedEvent {
 /// Makes lines.
 pub struct Renderer {
     entries: Vec<String>,
-    cgroups: HashMap<u32, Option<String>>,
-    cgroup_of: fn(u32) -> Option<String>,
+    places: HashMap<u32, Place>,
+    place_of: fn(u32) -> Place,
     wall: fn(Mono) -> SystemTime,
 }
 
@@ -497,8 +557,8 @@ impl Renderer {
     pub fn new(entries: Vec<String>) -> Self {
         Self {
             entries,
-            cgroups: HashMap::new(),
-            cgroup_of,
+            places: HashMap::new(),
+            place_of: Place::of,
             wall: wall_clock,
         }
     }
@@ -508,8 +568,14 @@ impl Renderer {
     pub fn in_test() -> Self {
         Self {
             entries: vec!["zookeeper".to_owned()],
-            cgroups: HashMap::new(),
-            cgroup_of: |_| Some("/system.slice/meta.service".to_owned()),
+            places: HashMap::new(),
+            place_of: |pid| Place {
+                cgroup: Some("/system.slice/meta.service".to_owned()),
+                inner_pid: (pid == 7).then_some(1),
+                unit: (pid == 7).then(|| "meta.service".to_owned()),
+                container: (pid == 7).then(|| "0123".to_owned()),
+                pod: (pid == 7).then(|| "prod/meta-0".to_owned()),
+            },
             wall: |at| {
                 // 2026-11-24T10:00:00Z
                 SystemTime::UNIX_EPOCH
@@ -548,28 +614,32 @@ impl Renderer {
 
     fn ends(&self, subject: &Subject) -> Ends<'_> {
         let pid = subject.owner.map(|owner| owner.pid);
+        let place = pid.and_then(|pid| self.places.get(&pid));
+        let said = |of: fn(&Place) -> &Option<String>| place.and_then(|place| of(place).as_deref());
         Ends {
             local: subject.endpoints.local,
             peer: subject.endpoints.peer,
             pid,
             comm: subject.owner.map(|owner| words::name(&owner.comm)),
-            cgroup: pid
-                .and_then(|pid| self.cgroups.get(&pid))
-                .and_then(Option::as_deref),
+            cgroup: said(|place| &place.cgroup),
+            inner_pid: place.and_then(|place| place.inner_pid),
+            unit: said(|place| &place.unit),
+            container: said(|place| &place.container),
+            pod: said(|place| &place.pod),
         }
     }
 
-    /// Looks a process's cgroup up: anew when a lease of it is first seen (process ids are used
+    /// Looks up where a process runs: anew when a lease of it is first seen (process ids are used
     /// again), else only when it is not known.
-    fn learn_cgroup(&mut self, subject: &Subject, anew: bool) {
+    fn learn_place(&mut self, subject: &Subject, anew: bool) {
         let Some(owner) = subject.owner else { return };
-        if !anew && self.cgroups.contains_key(&owner.pid) {
+        if !anew && self.places.contains_key(&owner.pid) {
             return;
         }
-        if self.cgroups.len() >= MAX_CGROUPS {
-            self.cgroups.clear();
+        if self.places.len() >= MAX_PLACES {
+            self.places.clear();
         }
-        self.cgroups.insert(owner.pid, (self.cgroup_of)(owner.pid));
+        self.places.insert(owner.pid, (self.place_of)(owner.pid));
     }
 
     /// `started`.
@@ -597,12 +667,12 @@ impl Renderer {
     ) -> String {
         match note {
             Note::Seen { subject, was } => {
-                self.learn_cgroup(subject, true);
+                self.learn_place(subject, true);
                 self.seen(at, subject, was.as_ref())
             }
             Note::Transition(transition) => {
                 // An owner may become known only after the lease was seen.
-                self.learn_cgroup(&transition.subject, false);
+                self.learn_place(&transition.subject, false);
                 self.transition(at, transition, incident, leases)
             }
             Note::Gone { subject, reason } => self.gone(at, subject, *reason),
@@ -697,25 +767,53 @@ impl Renderer {
     #[must_use]
     pub fn incident(&self, at: Mono, change: &Change, state: State) -> String {
         let closed = state == State::Closed;
-        self.change(
+        line(&self.change(
             self.head(at, "incident"),
             words::incident_state(state),
             None,
             change,
             closed,
-        )
+        ))
     }
 
-    /// `alert`: an incident has reached (`firing`) or left (`resolved`) the stage of an alert.
+    /// `alert`: an incident has reached, or left, the stage of an alert, or has grown.
     #[must_use]
-    pub fn alert(&self, at: Mono, change: &Change, on: Stage, firing: bool) -> String {
-        self.change(
-            self.head(at, "alert"),
-            if firing { "firing" } else { "resolved" },
-            Some(words::stage(on)),
-            change,
-            !firing,
-        )
+    pub fn alert(&self, at: Mono, change: &Change, alert: AlertFields<'_>) -> String {
+        let over = alert.state == super::alerts::message::State::Resolved;
+        line(&AlertEvent {
+            incident: self.change(
+                self.head(at, "alert"),
+                alert.state.word(),
+                Some(words::stage(alert.on)),
+                change,
+                over,
+            ),
+            node: alert.node,
+            key: alert.key,
+            lease: words::entry_name(&self.entries, change.entry),
+            role: words::role(alert.role),
+            remaining_ms: alert
+                .remaining_ns
+                .map(|left| left.div_euclid(MS.cast_signed())),
+        })
+    }
+
+    /// `mute`: leases of an entry are muted until then, or no more.
+    #[must_use]
+    pub fn mute(&self, at: Mono, lease: &str, state: &'static str, until: Option<Mono>) -> String {
+        line(&MuteEvent {
+            head: self.head(at, "mute"),
+            state,
+            lease,
+            until: until
+                .map(|until| humantime::format_rfc3339_millis((self.wall)(until)).to_string()),
+        })
+    }
+
+    /// When that was on the wall clock.
+    #[must_use]
+    pub fn wall(&self, at: Mono) -> SystemTime {
+        (self.wall)(at)
     }
 
     fn change(
@@ -725,8 +823,8 @@ impl Renderer {
         on: Option<&'static str>,
         change: &Change,
         over: bool,
-    ) -> String {
-        line(&IncidentEvent {
+    ) -> IncidentEvent {
+        IncidentEvent {
             head,
             state,
             on,
@@ -737,8 +835,9 @@ impl Renderer {
             cause: words::cause(change.cause),
             thing: words::thing(change, &self.entries),
             expired: change.expired,
+            joined: change.joined.map(|IncidentId(whole)| whole.to_string()),
             summary: words::incident_summary(&self.entries, change, over),
-        })
+        }
     }
 
     /// `stalled`.
@@ -786,28 +885,6 @@ fn line(object: &impl Serialize) -> String {
     let mut line = serde_json::to_string(object).unwrap_or_default();
     line.push('\n');
     line
-}
-
-/// The cgroup of a process: its v2 path, on a v1 node systemd's.
-fn cgroup_of(pid: u32) -> Option<String> {
-    let text = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
-    cgroup_in(&String::from_utf8_lossy(&text))
-}
-
-fn cgroup_in(text: &str) -> Option<String> {
-    let path_of = |head: &str| {
-        let line = text.lines().find_map(|line| {
-            let (_, rest) = line.split_once(':')?;
-            rest.strip_prefix(head)
-        })?;
-        Some(line.to_owned())
-    };
-    // On a hybrid node the v2 hierarchy exists, but what runs may sit at its root.
-    let unified = path_of(":");
-    match unified.as_deref() {
-        None | Some("/") => path_of("name=systemd:").or(unified),
-        Some(_) => unified,
-    }
 }
 
 #[cfg(test)]

@@ -1,41 +1,46 @@
-//! Metrics and health over HTTP.
+//! The TCP port and the Unix socket, and what a connection may cost.
 //!
-//! In: requests. Out: `/metrics`, `/healthz` (does the tick run?), `/readyz` (does the daemon
-//! watch?). Never: anything that changes the daemon; a connection kept for a peer that dawdles.
+//! In: connections. Out: answers by [`api`]. Never: a connection kept for a peer that dawdles; one
+//! peer's dawdling at another's cost (the socket has places of its own).
 
 use std::convert::Infallible;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
-use watchdog_model::time::{Mono, SECOND};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::metrics::Metrics;
+use super::api::reply::{Asked, Body, Peer};
+use super::api::{self, Sources};
 
-/// A tick that has not run for this long is not watching.
-const TICK_LIMIT_NS: u64 = SECOND;
+/// Connections at once, of the port and of the socket each: scrapers, pages and programs of one
+/// node are fewer. More wait in the listener's queue and cost no memory here.
+const MAX_CONNECTIONS: usize = 256;
 
-/// Scrapers and probes are few; more are somebody's mistake and must not cost memory.
-const MAX_CONNECTIONS: usize = 32;
-
-/// A connection's life; a scraper that keeps one opens another.
+/// A connection's life; a scraper that keeps one opens another. Answers that go on for longer by
+/// their nature (a stream, a wait) are let end.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+/// Time for a request's head, and for the next one on a connection that is kept.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 16 * 1024;
 
-/// A listener that is bound and does not answer yet.
+/// Listeners that are bound and do not answer yet.
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
+    socket: Option<BoundSocket>,
 }
 
 impl Bound {
@@ -43,6 +48,29 @@ impl Bound {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Answers on this socket too.
+    #[must_use]
+    pub fn and(self, socket: Option<BoundSocket>) -> Self {
+        Self { socket, ..self }
+    }
+}
+
+/// A Unix socket that is bound; its file goes when it is dropped.
+#[derive(Debug)]
+pub struct BoundSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        // Another daemon may have taken the place meanwhile.
+        if fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
+            let _gone = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -52,7 +80,11 @@ pub fn bind(address: SocketAddr) -> Result<Bound, String> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok(Bound { listener, address })
+        Ok(Bound {
+            listener,
+            address,
+            socket: None,
+        })
     };
     bound().map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => format!(
@@ -73,159 +105,177 @@ pub fn bind(address: SocketAddr) -> Result<Bound, String> {
     })
 }
 
-/// What the answers are made of.
-#[derive(Clone)]
-pub struct Sources {
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// When the tick last ran, ns; 0: it has not yet.
-    pub last_tick: Arc<AtomicU64>,
-    /// The monotonic clock.
-    pub clock: fn() -> Mono,
+/// Binds the Unix socket with this mode. A file that a daemon left behind that is gone is
+/// replaced; one that somebody answers on is not.
+pub fn bind_socket(path: &Path, mode: u32) -> Result<BoundSocket, String> {
+    let shown = path.display();
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
+            return Err(format!(
+                "http.socket: {shown} is there and no socket; remove it or set http.socket to \
+                 another path"
+            ));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(format!(
+                "http.socket: {shown} is taken by another process; stop it or set http.socket to \
+                 another path"
+            ));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let bound = || -> io::Result<BoundSocket> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        // Beside and renamed, so that nobody finds it with another mode than it is to have.
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
+        let _left = fs::remove_file(&beside);
+        let listener = UnixListener::bind(&beside)?;
+        listener.set_nonblocking(true)?;
+        fs::set_permissions(&beside, Permissions::from_mode(mode))?;
+        let inode = fs::symlink_metadata(&beside)?.ino();
+        fs::rename(&beside, path)?;
+        Ok(BoundSocket {
+            listener,
+            path: path.to_owned(),
+            inode,
+        })
+    };
+    bound().map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "http.socket: this user may not make {shown}; set http.socket to another path or to \
+             off"
+        ),
+        _ => format!("http.socket: {shown} cannot be made: {error}"),
+    })
 }
 
 /// Answers until the task is dropped.
 pub async fn serve(bound: Bound, sources: Sources) -> io::Result<Infallible> {
-    let listener = tokio::net::TcpListener::from_std(bound.listener)?;
+    let Bound {
+        listener, socket, ..
+    } = bound;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let port = accept(
+        || async {
+            let (stream, address) = listener.accept().await?;
+            Ok((stream, Peer::Network(address)))
+        },
+        &sources,
+    );
+    let Some(socket) = socket else {
+        return port.await;
+    };
+    let listener = tokio::net::UnixListener::from_std(socket.listener.try_clone()?)?;
+    let local = accept(
+        || async {
+            let (stream, _) = listener.accept().await?;
+            let who = stream.peer_cred()?;
+            let peer = Peer::Local {
+                pid: who
+                    .pid()
+                    .and_then(|pid| u32::try_from(pid).ok())
+                    .filter(|pid| *pid != 0),
+                uid: who.uid(),
+            };
+            Ok((stream, peer))
+        },
+        &sources,
+    );
+    let (never, _) = tokio::try_join!(port, local)?;
+    Ok(never)
+}
+
+async fn accept<S, F>(next: impl Fn() -> F, sources: &Sources) -> io::Result<Infallible>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<(S, Peer)>>,
+{
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return Err(io::ErrorKind::Other.into());
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        match next().await {
+            Ok((stream, peer)) => {
+                tokio::spawn(converse(stream, peer, sources.clone(), place));
+            }
             Err(error) => {
                 tracing::warn!("http: cannot accept: {error}");
                 // Out of descriptors, most likely: turning in circles would not free one.
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
             }
-        };
-        let sources = sources.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&request, &sources);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_LIMIT)
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
-            // A peer that breaks off or dawdles is no event of ours.
-            let _ended = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
-            drop(place);
-        });
-    }
-}
-
-fn answer(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Bytes>> {
-    route(request.method(), request.uri().path(), sources)
-}
-
-fn route(method: &Method, path: &str, sources: &Sources) -> Response<Full<Bytes>> {
-    let plain = |status, text: String| {
-        let mut response = Response::new(Full::new(Bytes::from(text)));
-        *response.status_mut() = status;
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            hyper::header::HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        response
-    };
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
-        response
-            .headers_mut()
-            .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    match path {
-        "/metrics" => {
-            let mut response = Response::new(Full::new(Bytes::from(sources.metrics.text())));
-            response.headers_mut().insert(
-                CONTENT_TYPE,
-                hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-            );
-            response
         }
-        "/healthz" => match health(sources) {
-            Ok(age) => plain(StatusCode::OK, format!("ok, the tick ran {age} ago\n")),
-            Err(what) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{what}\n")),
-        },
-        "/readyz" => match sources.last_tick.load(Ordering::Relaxed) {
-            0 => plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the tick has not run yet\n".to_owned(),
-            ),
-            _ => plain(StatusCode::OK, "ok\n".to_owned()),
-        },
-        _ => plain(
-            StatusCode::NOT_FOUND,
-            "known paths: /metrics, /healthz, /readyz\n".to_owned(),
-        ),
     }
 }
 
-fn health(sources: &Sources) -> Result<String, String> {
-    let last = sources.last_tick.load(Ordering::Relaxed);
-    if last == 0 {
-        return Err("the tick has not run yet".to_owned());
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    sources: Sources,
+    place: OwnedSemaphorePermit,
+) {
+    // One token goes along with each answer that takes its time.
+    let lasting = Arc::new(());
+    let held = Arc::clone(&lasting);
+    let service = service_fn(move |request| {
+        let sources = sources.clone();
+        let token = Arc::clone(&held);
+        async move { Ok::<_, Infallible>(respond(request, peer, &sources, token).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_LIMIT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    loop {
+        // A peer that breaks off or dawdles is no event of ours.
+        match tokio::time::timeout(CONNECTION_LIMIT, &mut connection).await {
+            // Two of them are this function's and the service's own.
+            Err(_) if Arc::strong_count(&lasting) > 2 => {}
+            Ok(_) | Err(_) => break,
+        }
     }
-    let age = (sources.clock)().since(Mono(last));
-    let shown = format!("{:.3} s", age as f64 / 1e9);
-    if age > TICK_LIMIT_NS {
-        Err(format!(
-            "the tick last ran {shown} ago; nothing is watched meanwhile"
-        ))
-    } else {
-        Ok(shown)
-    }
+    drop(place);
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    peer: Peer,
+    sources: &Sources,
+    lasting: Arc<()>,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let asked = Asked {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: head.headers,
+        peer,
+        body: Some(body),
+        lasting,
+    };
+    api::answer(&asked, sources).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt as _;
+    use crate::sinks::api::tests::sources;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use watchdog_model::time::SECOND;
 
-    fn sources(last_tick: u64) -> Sources {
-        Sources {
-            metrics: Arc::new(Metrics::new(&["zookeeper".to_owned()]).unwrap()),
-            last_tick: Arc::new(AtomicU64::new(last_tick)),
-            clock: || Mono(10 * SECOND),
-        }
-    }
-
-    async fn get(path: &str, last_tick: u64) -> (u16, String) {
-        let response = route(&Method::GET, path, &sources(last_tick));
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn health_is_the_ticks() {
-        let fresh = 9 * SECOND;
-        assert_eq!(
-            get("/healthz", fresh).await,
-            (200, "ok, the tick ran 1.000 s ago\n".into())
-        );
-        assert_eq!(
-            get("/healthz", fresh - 1_000_000).await,
-            (
-                503,
-                "the tick last ran 1.001 s ago; nothing is watched meanwhile\n".into()
-            )
-        );
-        assert_eq!(
-            get("/healthz", 0).await,
-            (503, "the tick has not run yet\n".into())
-        );
-        assert_eq!(get("/readyz", 0).await.0, 503);
-        assert_eq!(get("/readyz", 1).await.0, 200);
-        assert_eq!(get("/", fresh).await.0, 404);
+    async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
+        let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     #[tokio::test]
@@ -233,28 +283,57 @@ mod tests {
         let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = bound.address();
         assert_ne!(address.port(), 0);
-        let server = tokio::spawn(serve(bound, sources(10 * SECOND)));
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
+        let server = tokio::spawn(serve(bound, sources(10 * SECOND).0));
+        let connect = || tokio::net::TcpStream::connect(address);
+        let text = ask(connect().await.unwrap(), "GET /metrics").await;
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
         assert!(
             text.contains("lease_watchdog_build_info{version="),
             "{text}"
         );
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
+        let text = ask(connect().await.unwrap(), "POST /metrics").await;
         assert!(text.starts_with("HTTP/1.1 405 "), "{text}");
+        // Who asks there is not known.
+        let text = ask(connect().await.unwrap(), "GET /api/v1/mine").await;
+        assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn the_socket_knows_who_asks_and_has_the_mode_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("below/api.sock");
+        let socket = bind_socket(&path, 0o640).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        assert!(
+            bind_socket(&path, 0o640)
+                .unwrap_err()
+                .contains("is taken by another process"),
+        );
+        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = tokio::spawn(serve(bound.and(Some(socket)), sources(10 * SECOND).0));
+        let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let text = ask(stream, "GET /api/v1/mine").await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        let own = format!("\"pid\":{},", std::process::id());
+        assert!(text.contains(&own), "{text}");
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        assert!(!path.exists(), "its file goes with it");
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_a_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        drop(bind_socket(&path, 0o600).unwrap());
+        fs::write(&path, "somebody's").unwrap();
+        assert!(
+            bind_socket(&path, 0o600)
+                .unwrap_err()
+                .contains("no socket; remove it")
+        );
     }
 
     #[test]

@@ -92,13 +92,35 @@ pub struct Change {
     pub entry: u16,
     /// Stage of that lease.
     pub stage: Stage,
+    /// Where the last lease of a closed one went, if not to an end of its own: their cause turned
+    /// out to be that of another incident.
+    pub joined: Option<IncidentId>,
+}
+
+/// The leases of one entry in one role within an incident.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// The entry's index.
+    pub entry: u16,
+    /// The role.
+    pub role: Role,
+    /// How many.
+    pub leases: usize,
+    /// The one nearest to lapsing.
+    pub worst: LeaseId,
+    /// Its stage.
+    pub stage: Stage,
+    /// When it may lapse; `Mono(u64::MAX)` where that is not known.
+    pub floor: Mono,
 }
 
 /// An incident that was touched since the last [`Incidents::settle`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
     /// How it stands.
     pub change: Change,
+    /// The leases in it now, by entry and role; none: it is over.
+    pub parts: Vec<Part>,
     /// What there is to say of it, if anything (`Opened` was said by [`Incidents::step`]).
     pub say: Option<State>,
     /// Worst stage of the leases in it now; `None`: none is left.
@@ -121,6 +143,7 @@ struct Member {
     incident: IncidentId,
     id: LeaseId,
     entry: u16,
+    role: Role,
     stage: Stage,
     /// When it may lapse; `Mono(u64::MAX)` where that is not known.
     floor: Mono,
@@ -133,6 +156,8 @@ struct Incident {
     ever: usize,
     expired: usize,
     worst_ever: (Stage, LeaseId, u16),
+    /// Where the lease went that left last.
+    joined: Option<IncidentId>,
     to_say: Option<State>,
 }
 
@@ -182,6 +207,7 @@ impl Incidents {
             let Some(change) = self.look(id) else {
                 continue;
             };
+            let parts = self.parts(id);
             let Some(incident) = self.open.get_mut(&id) else {
                 continue;
             };
@@ -196,6 +222,7 @@ impl Incidents {
             }
             settled.push(Settled {
                 change,
+                parts,
                 say,
                 stage_now: (!closed).then_some(change.stage),
             });
@@ -256,6 +283,7 @@ impl Incidents {
                 incident,
                 id: transition.subject.id,
                 entry: transition.subject.entry,
+                role: transition.subject.role,
                 stage,
                 floor,
             },
@@ -287,6 +315,7 @@ impl Incidents {
         comm: Option<Comm>,
         transition: &Transition,
     ) -> (IncidentId, bool) {
+        let mut left = None;
         if let Some(id) = self.members.get(&handle).map(|member| member.incident)
             && let Some(incident) = self.open.get_mut(&id)
         {
@@ -307,6 +336,7 @@ impl Incidents {
                 return (id, false);
             }
             self.leave(handle, false);
+            left = Some(id);
         }
         if let Some(id) = self.by_key.get(&key).copied()
             && let Some(incident) = self.open.get_mut(&id)
@@ -314,10 +344,12 @@ impl Incidents {
             incident.members.insert(handle);
             incident.ever += 1;
             incident.to_say = Some(State::Grown);
+            self.joined(left, id);
             return (id, false);
         }
         self.last_id += 1;
         let id = IncidentId(self.last_id);
+        self.joined(left, id);
         let subject = &transition.subject;
         self.open.insert(
             id,
@@ -328,6 +360,7 @@ impl Incidents {
                 ever: 1,
                 expired: 0,
                 worst_ever: (Stage::Healthy, subject.id, subject.entry),
+                joined: None,
                 to_say: None,
             },
         );
@@ -341,9 +374,50 @@ impl Incidents {
         };
         if let Some(incident) = self.open.get_mut(&member.incident) {
             incident.members.remove(&handle);
+            incident.joined = None;
             incident.expired += usize::from(expired);
             self.touched.insert(member.incident);
         }
+    }
+
+    /// A lease has left one incident for another.
+    fn joined(&mut self, left: Option<IncidentId>, to: IncidentId) {
+        if let Some(left) = left.and_then(|id| self.open.get_mut(&id)) {
+            left.joined = Some(to);
+        }
+    }
+
+    fn parts(&self, id: IncidentId) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let members = self.open.get(&id).into_iter().flat_map(|incident| {
+            incident
+                .members
+                .iter()
+                .filter_map(|handle| self.members.get(handle))
+        });
+        for member in members {
+            let same = |part: &&mut Part| part.entry == member.entry && part.role == member.role;
+            let Some(part) = parts.iter_mut().find(same) else {
+                parts.push(Part {
+                    entry: member.entry,
+                    role: member.role,
+                    leases: 1,
+                    worst: member.id,
+                    stage: member.stage,
+                    floor: member.floor,
+                });
+                continue;
+            };
+            part.leases += 1;
+            if (member.stage, std::cmp::Reverse(member.floor))
+                > (part.stage, std::cmp::Reverse(part.floor))
+            {
+                part.worst = member.id;
+                part.stage = member.stage;
+                part.floor = member.floor;
+            }
+        }
+        parts
     }
 
     /// The incident as it stands now.
@@ -371,6 +445,7 @@ impl Incidents {
             worst,
             entry,
             stage,
+            joined: incident.joined.filter(|_| incident.members.is_empty()),
         })
     }
 
@@ -589,6 +664,29 @@ mod tests {
             .stopped(Side::Peer);
         step(&mut incidents, holder);
         assert_eq!(step(&mut incidents, grantor).incident, Some(IncidentId(1)));
+    }
+
+    #[test]
+    fn an_incident_whose_leases_turn_out_to_be_anothers_is_part_of_it() {
+        let mut incidents = Incidents::default();
+        let stopped = |handle: u64| Sample::late(handle).cause(Cause::ProcessStopped).pid(7);
+        step(&mut incidents, stopped(1));
+        for handle in [2, 3] {
+            step(&mut incidents, Sample::late(handle).pid(7));
+        }
+        incidents.settle();
+        step(&mut incidents, stopped(2));
+        let first = incidents.settle();
+        assert!(first.iter().all(|one| one.change.joined.is_none()));
+        step(&mut incidents, stopped(3));
+        let closed: Vec<_> = incidents
+            .settle()
+            .into_iter()
+            .filter(|one| one.say == Some(State::Closed))
+            .collect();
+        assert_eq!(closed.len(), 1);
+        assert_eq!(closed[0].change.joined, Some(IncidentId(1)));
+        assert_eq!(closed[0].change.leases, 2);
     }
 
     #[test]

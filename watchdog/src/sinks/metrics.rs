@@ -4,19 +4,27 @@
 //! without a lock or an allocation) and notes (counted by the sinks). Out: Prometheus' text
 //! format. Never: a pid, port, address or session id as a label; those live in events.
 
+mod durations;
+mod rows;
+
 use std::fmt;
+use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use watchdog_model::leases::note::{Note, Outcome, Stage, Subject};
 use watchdog_model::leases::observation::{Role, TimeoutSource};
 
 use super::events::Started;
+use super::tally::Tally;
 use super::words;
+use crate::kernel::self_cost::Cost;
 use crate::outbox::Lost;
+pub use durations::WaitHistogram;
+pub use rows::{label_values, rows};
 
 /// How many of the leases nearest to lapsing are shown, by rank.
 pub const WORST: usize = 5;
@@ -75,6 +83,7 @@ const fn metric(
     }
 }
 
+const NO_LABELS: [&str; 0] = [];
 const PREFIX: &str = "lease_watchdog_";
 
 const TABLE: &[Definition] = &[
@@ -121,6 +130,30 @@ const TABLE: &[Definition] = &[
         "Incidents at risk or worse that no alert is configured for.",
     ),
     metric(
+        "alerts_total",
+        Kind::Counter,
+        &["alert", "to", "result"],
+        "Messages of alerts, by their place in the configuration: sent, or failed for good.",
+    ),
+    metric(
+        "alert_retries_total",
+        Kind::Counter,
+        &["alert", "to"],
+        "Posts tried again, kept hooks started again.",
+    ),
+    metric(
+        "alerts_muted_total",
+        Kind::Counter,
+        &["lease"],
+        "Incidents that were not told because the lease is muted.",
+    ),
+    metric(
+        "muted",
+        Kind::Gauge,
+        &["lease"],
+        "Whether alerts of these leases are muted (1).",
+    ),
+    metric(
         "expired_total",
         Kind::Counter,
         &["lease", "role"],
@@ -155,6 +188,48 @@ const TABLE: &[Definition] = &[
         Kind::Histogram(LATENESS),
         &[],
         "How late the daemon's own tick ran.",
+    ),
+    metric(
+        "runqueue_wait_seconds",
+        Kind::Histogram(durations::BOUNDS),
+        &[],
+        "How long watched threads waited for a CPU, each wait counted when it ended.",
+    ),
+    metric(
+        "blocked_seconds",
+        Kind::Histogram(durations::BOUNDS),
+        &[],
+        "How long watched threads slept uninterruptibly, each sleep counted when it ended.",
+    ),
+    metric(
+        "journal_commit_seconds",
+        Kind::Histogram(durations::BOUNDS),
+        &[],
+        "How long commits of the node's ext4 journals took, each counted when it ended.",
+    ),
+    metric(
+        "threads_watched",
+        Kind::Gauge,
+        &[],
+        "Threads that serve leases and are watched for it.",
+    ),
+    metric(
+        "probe_run_seconds_total",
+        Kind::Counter,
+        &["probe"],
+        "Run time of each kernel program, counted only while probe_cost samples.",
+    ),
+    metric(
+        "probe_runs_total",
+        Kind::Counter,
+        &["probe"],
+        "Runs of each kernel program, counted only while probe_cost samples.",
+    ),
+    metric(
+        "probe_sampled_seconds_total",
+        Kind::Counter,
+        &[],
+        "Time for which the two above were counted: divide their rates by this one's.",
     ),
     metric(
         "flows",
@@ -206,6 +281,10 @@ pub struct Metrics {
     transitions: IntCounterVec,
     warnings: IntCounterVec,
     would_page: IntCounterVec,
+    alerts: IntCounterVec,
+    alert_retries: IntCounterVec,
+    alerts_muted: IntCounterVec,
+    muted: IntGaugeVec,
     expired: IntCounterVec,
     false_expiries: IntCounterVec,
     gap_ratio: HistogramVec,
@@ -217,6 +296,13 @@ pub struct Metrics {
     attached: IntGaugeVec,
     lost: IntCounterVec,
     slots: IntGaugeVec,
+    threads: IntGauge,
+    runqueue: WaitHistogram,
+    blocked: WaitHistogram,
+    commits: WaitHistogram,
+    probe_seconds: CounterVec,
+    probe_runs: IntCounterVec,
+    probe_sampled: Counter,
 }
 
 /// The tick's handles, made before it starts.
@@ -231,6 +317,14 @@ pub struct TickMetrics {
     pub slots_used: IntGauge,
     /// And those that are not.
     pub slots_free: IntGauge,
+    /// Threads that are watched.
+    pub threads: IntGauge,
+    /// Their waits for a CPU.
+    pub runqueue: WaitHistogram,
+    /// Their uninterruptible sleeps.
+    pub blocked: WaitHistogram,
+    /// Commits of the node's journals.
+    pub commits: WaitHistogram,
 }
 
 /// Handles of one config entry.
@@ -333,6 +427,10 @@ impl Metrics {
             transitions: make!(registry, IntCounterVec, "transitions_total"),
             warnings: make!(registry, IntCounterVec, "warnings_total"),
             would_page: make!(registry, IntCounterVec, "would_page_total"),
+            alerts: make!(registry, IntCounterVec, "alerts_total"),
+            alert_retries: make!(registry, IntCounterVec, "alert_retries_total"),
+            alerts_muted: make!(registry, IntCounterVec, "alerts_muted_total"),
+            muted: make!(registry, IntGaugeVec, "muted"),
             expired: make!(registry, IntCounterVec, "expired_total"),
             false_expiries: make!(registry, IntCounterVec, "false_expiries_total"),
             gap_ratio: histogram(&registry, "renewal_gap_ratio")?,
@@ -344,9 +442,18 @@ impl Metrics {
             attached: make!(registry, IntGaugeVec, "probe_attached"),
             lost: make!(registry, IntCounterVec, "lost_total"),
             slots: make!(registry, IntGaugeVec, "slots"),
+            threads: make!(registry, IntGaugeVec, "threads_watched").with_label_values(&NO_LABELS),
+            runqueue: WaitHistogram::register(&registry, "runqueue_wait_seconds")?,
+            blocked: WaitHistogram::register(&registry, "blocked_seconds")?,
+            commits: WaitHistogram::register(&registry, "journal_commit_seconds")?,
+            probe_seconds: make!(registry, CounterVec, "probe_run_seconds_total"),
+            probe_runs: make!(registry, IntCounterVec, "probe_runs_total"),
+            probe_sampled: make!(registry, CounterVec, "probe_sampled_seconds_total")
+                .with_label_values(&NO_LABELS),
             registry,
         };
         metrics.would_page();
+        metrics.limits(&[("cpu", 0.0), ("memory", 0.0)]);
         for what in Lost::ALL {
             metrics.lost(what);
         }
@@ -363,6 +470,8 @@ impl Metrics {
 
     fn foresee(&self, entries: &[String]) {
         for entry in entries {
+            self.alert_muted(entry);
+            self.muted.with_label_values(&[entry.as_str()]);
             for role in ROLES.map(words::role) {
                 let ends = [Outcome::Renewed, Outcome::Expired];
                 for to in STAGES.map(Outcome::Stage).into_iter().chain(ends) {
@@ -420,7 +529,6 @@ impl Metrics {
                 unread: self.unread.with_label_values(&[entry, role]),
             }
         };
-        let none: [&str; 0] = [];
         let [used, free] = SLOT_STATES.map(|state| self.slots.with_label_values(&[state]));
         TickMetrics {
             entries: entries
@@ -441,9 +549,13 @@ impl Metrics {
                 self.by_source
                     .with_label_values(&[words::timeout_source(source)])
             }),
-            tick_late: self.tick_late.with_label_values(&none),
+            tick_late: self.tick_late.with_label_values(&NO_LABELS),
             slots_used: used,
             slots_free: free,
+            threads: self.threads.clone(),
+            runqueue: self.runqueue.clone(),
+            blocked: self.blocked.clone(),
+            commits: self.commits.clone(),
         }
     }
 
@@ -513,8 +625,73 @@ impl Metrics {
 
     /// What would have paged.
     pub fn would_page(&self) -> IntCounter {
+        self.would_page.with_label_values(&NO_LABELS)
+    }
+
+    /// Adds what the kernel programs cost while it was counted, and for how long that was.
+    pub fn probe_cost(&self, costs: &[Cost], sampled: Duration) {
+        for cost in costs {
+            let probe = [cost.program.as_str()];
+            self.probe_runs.with_label_values(&probe).inc_by(cost.runs);
+            self.probe_seconds
+                .with_label_values(&probe)
+                .inc_by(cost.time.as_secs_f64());
+        }
+        self.probe_sampled.inc_by(sampled.as_secs_f64());
+    }
+
+    /// What becomes of one alert's messages.
+    pub fn alert_tally(&self, index: usize, to: &str) -> Tally {
+        let index = index.to_string();
+        let result = |result| self.alerts.with_label_values(&[index.as_str(), to, result]);
+        Tally {
+            sent: result("sent"),
+            failed: result("failed"),
+            retries: self.alert_retries.with_label_values(&[index.as_str(), to]),
+            lost: self.lost(Lost::Alert),
+        }
+    }
+
+    /// Incidents of an entry that were not told because it is muted.
+    pub fn alert_muted(&self, lease: &str) -> IntCounter {
+        self.alerts_muted.with_label_values(&[lease])
+    }
+
+    /// Whether an entry is muted.
+    pub fn set_muted(&self, lease: &str, muted: bool) {
+        self.muted.with_label_values(&[lease]).set(i64::from(muted));
+    }
+
+    /// Flows of all entries: followed, not followed now, of which only bytes can be seen.
+    #[must_use]
+    pub fn flows(&self, entries: &[String]) -> [i64; 3] {
+        FLOW_STATES.map(|state| {
+            entries
+                .iter()
+                .map(|entry| self.flows.with_label_values(&[entry.as_str(), state]).get())
+                .sum()
+        })
+    }
+
+    /// Places for flows: taken, free.
+    #[must_use]
+    pub fn slots(&self) -> [i64; 2] {
+        SLOT_STATES.map(|state| self.slots.with_label_values(&[state]).get())
+    }
+
+    /// How late the tick ran on average, microseconds.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a mean of lateness is neither negative nor of centuries"
+    )]
+    pub fn tick_late_mean_us(&self) -> u64 {
         let none: [&str; 0] = [];
-        self.would_page.with_label_values(&none)
+        let late = self.tick_late.with_label_values(&none);
+        let count = late.get_sample_count().max(1) as f64;
+        (late.get_sample_sum() * 1e6 / count) as u64
     }
 
     /// What was lost of one kind.

@@ -1,14 +1,20 @@
 //! What becomes of what the tick says: events, metrics, alerts, each for itself. A sink that is
 //! stuck holds up neither another sink nor the tick.
 
+pub mod alertmanager;
 pub mod alerts;
+pub mod api;
 pub mod dispatch;
 pub mod events;
-mod hooks;
+pub mod hooks;
 pub mod http;
 pub mod incidents;
 pub mod metrics;
+pub mod mutes;
+mod post;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod stream;
+pub mod tally;
+pub mod webhook;
 pub mod words;

@@ -20,8 +20,9 @@ use prometheus::IntCounter;
 use tokio::sync::oneshot;
 use watchdog_model::time::Mono;
 
-/// Lines that may wait for a slow reader; a few hundred bytes each.
-const QUEUE: usize = 8192;
+/// Lines that may wait for a slow reader; a few hundred bytes each. As many as messages may wait for
+/// being made lines.
+const QUEUE: usize = crate::outbox::CAPACITY;
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use watchdog_model::leases::note::{
 use watchdog_model::leases::observation::{CloseHow, Comm, Role, StallKind, TimeoutSource};
 use watchdog_model::time::{MS, Mono};
 
-use super::incidents::{Change, State, Thing, is_of_peer};
+use super::incidents::{Change, IncidentId, State, Thing, is_of_peer};
 
 /// Word of a stage.
 #[must_use]
@@ -431,6 +431,27 @@ fn why(transition: &Transition) -> String {
     }
 }
 
+/// All facts of a verdict in a line.
+#[must_use]
+pub fn evidence(transition: &Transition) -> String {
+    let told: Vec<String> = transition.verdict.facts().filter_map(fact_words).collect();
+    if told.is_empty() {
+        "nothing that tells more".to_owned()
+    } else {
+        told.join("; ")
+    }
+}
+
+/// How long a lease has, in words.
+#[must_use]
+pub fn remaining(left_ns: Option<i64>) -> String {
+    match left_ns {
+        None => "not known: its timeout is inferred".to_owned(),
+        Some(left) if left >= 0 => format!("{} until it may lapse", seconds(left.into())),
+        Some(left) => format!("could have lapsed {} ago", seconds(-i128::from(left))),
+    }
+}
+
 /// How many of the facts are the cause's own proof: two or three that belong together.
 fn proof_length(transition: &Transition) -> usize {
     transition
@@ -626,6 +647,10 @@ pub fn incident_summary(entries: &[String], change: &Change, closed: bool) -> St
         ),
     };
     let why = format!("{}: {}", thing(change, entries), cause_both(change.cause).1);
+    if let (true, Some(IncidentId(whole))) = (closed, change.joined) {
+        let stage = stage(change.stage);
+        return format!("part of incident {whole} now: {why}; {leases}, was {stage}");
+    }
     match (closed, change.expired) {
         (false, 0) => format!("{why}; {leases}, {}", stage(change.stage)),
         (false, expired) => format!(

@@ -23,7 +23,7 @@ impl<G: Gauges + 'static> Tick<G> {
         let Some(helper) = &self.helper else {
             return;
         };
-        let outbox = self.outbox.clone();
+        let outbox = &mut self.outbox;
         let mut say = |note| {
             outbox.send(Stamped {
                 at: now,

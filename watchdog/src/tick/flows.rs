@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
     self, CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, Direction,
-    EDGE_KNOWN, FOREIGN, FlowSlot, MARKS, ORIGIN_START, ROLE_HOLDER, Reads, SERVERS, SYNCED,
-    Writes,
+    EDGE_KNOWN, FOREIGN, FlowSlot, MARKS, ORIGIN_START, PROTOCOL_CONSUL, PROTOCOL_ETCD,
+    PROTOCOL_KAFKA, ROLE_HOLDER, Reads, SERVERS, SYNCED, Writes,
 };
 use watchdog_model::{
     Mono,
@@ -19,6 +19,7 @@ use watchdog_model::{
         },
         threads::flow_stall,
     },
+    time::ms,
 };
 
 use super::{Gauges, threads::ThreadTable};
@@ -51,6 +52,8 @@ pub struct Flow {
     pub cookie: u64,
     /// Whether the model and the memory of an earlier run have met it.
     pub met: bool,
+    /// Whether its entry watches the process that it belongs to; None: not known yet.
+    pub watched: Option<bool>,
     /// Whether it does not speak the entry's protocol.
     pub foreign: bool,
     stamp: Stamp,
@@ -148,6 +151,12 @@ impl FlowTable {
         self.flows.get_mut(index)?.as_mut()
     }
 
+    /// The flow in a slot, if it is watched.
+    pub fn watched_mut(&mut self, index: usize) -> Option<&mut Flow> {
+        self.get_mut(index)
+            .filter(|flow| flow.watched == Some(true))
+    }
+
     /// A flow by its name, if its slot still has it.
     #[must_use]
     pub fn named(&self, key: FlowKey) -> Option<&Flow> {
@@ -156,12 +165,20 @@ impl FlowTable {
         (flow.observation.key == key).then_some(flow)
     }
 
+    /// Whether it is still open whether the flow in a slot is watched.
+    #[must_use]
+    pub fn undecided(&self, index: usize) -> bool {
+        let flow = self.flows.get(index).and_then(Option::as_ref);
+        flow.is_some_and(|flow| flow.watched.is_none())
+    }
+
     /// The threads that serve the flow in a slot.
     #[must_use]
     pub fn servers(&self, index: usize) -> Servers {
         self.flows
             .get(index)
             .and_then(Option::as_ref)
+            .filter(|flow| flow.watched != Some(false))
             .map_or([0; 2 * SERVERS], |flow| flow.servers)
     }
 
@@ -184,7 +201,7 @@ impl FlowTable {
         }
     }
 
-    /// Every flow.
+    /// Every flow in a slot, and whether it is watched, as far as that is known.
     pub fn iter(&self) -> impl Iterator<Item = &Flow> {
         self.flows.iter().flatten()
     }
@@ -230,10 +247,11 @@ unsafe fn read(
         )
     };
     // SAFETY: as above.
-    let (role, entry, origin, cookie, endpoints, comm) = unsafe {
+    let (role, entry, protocol, origin, cookie, endpoints, comm) = unsafe {
         (
             (*slot).role,
             (*slot).entry,
+            (*slot).protocol,
             (*slot).origin,
             (*slot).cookie,
             Endpoints {
@@ -257,7 +275,8 @@ unsafe fn read(
         comm,
         executable: 0,
     });
-    directions(&mut seen, &requests, &replies);
+    directions(&mut seen, protocol, &requests, &replies);
+    seen.srtt_ns = u64::from(reads.srtt_us) * 1_000;
     seen.pending_since = pending(&requests, &replies, &unanswered);
     let (sending, arriving) = match role {
         Role::Holder => (&requests, &replies),
@@ -275,6 +294,7 @@ unsafe fn read(
         observation: seen,
         cookie,
         met: false,
+        watched: None,
         foreign: (requests.flags | replies.flags) & FOREIGN != 0,
         stamp,
         servers: servers(&reads, &writes),
@@ -284,23 +304,44 @@ unsafe fn read(
     })
 }
 
-fn directions(seen: &mut FlowObservation, requests: &Direction, replies: &Direction) {
-    seen.hello = (requests.handshake.at_ns != 0).then_some(Hello {
-        at: Mono(requests.handshake.at_ns),
-        asked_timeout_ms: requests.handshake.timeout_ms,
-        session: requests.handshake.session,
-    });
-    seen.welcome = (replies.handshake.at_ns != 0).then_some(Welcome {
-        at: Mono(replies.handshake.at_ns),
-        timeout_ms: replies.handshake.timeout_ms,
-        session: replies.handshake.session,
-    });
+fn directions(seen: &mut FlowObservation, protocol: u8, requests: &Direction, replies: &Direction) {
     seen.synchronised = requests.flags & replies.flags & SYNCED != 0;
     seen.unsynchronised_at = at(requests.lost_sync_ns.max(replies.lost_sync_ns));
+    if protocol == PROTOCOL_KAFKA {
+        let (join, joined) = (&requests.handshake, &replies.handshake);
+        seen.told_timeout_ns = u64::try_from(join.timeout_ms)
+            .ok()
+            .filter(|millis| *millis > 0)
+            .map(ms);
+        // While a rebalance goes on nobody counts, and a heartbeat is not expected.
+        if join.at_ns > joined.at_ns.max(replies.answered_ns) {
+            seen.synchronised = false;
+            seen.unsynchronised_at = seen.unsynchronised_at.max(at(join.at_ns));
+        }
+    } else if protocol == PROTOCOL_CONSUL || protocol == PROTOCOL_ETCD {
+        let id = requests.handshake.session;
+        seen.lease_id = (id != 0).then_some(id);
+        seen.told_timeout_ns = u64::try_from(replies.handshake.timeout_ms)
+            .ok()
+            .filter(|millis| *millis > 0)
+            .map(ms);
+    } else {
+        seen.hello = (requests.handshake.at_ns != 0).then_some(Hello {
+            at: Mono(requests.handshake.at_ns),
+            asked_timeout_ms: requests.handshake.timeout_ms,
+            session: requests.handshake.session,
+        });
+        seen.welcome = (replies.handshake.at_ns != 0).then_some(Welcome {
+            at: Mono(replies.handshake.at_ns),
+            timeout_ms: replies.handshake.timeout_ms,
+            session: replies.handshake.session,
+        });
+    }
     seen.request_at = at(requests.newest_ns);
     seen.requests = requests.messages;
     seen.answered_at = at(replies.answered_ns);
     seen.answers = replies.answers;
+    seen.answer_at = at(replies.answer_ns);
     seen.rtt_ns = replies.rtt_ns;
     seen.keepalives = requests.keepalives.into();
     seen.keepalive_gap_ns = requests.keepalive_gap_ns;

@@ -16,6 +16,7 @@ struct Shown {
     losses: Losses,
     threads_refused: u64,
     leases_refused: u64,
+    questions_lost: u64,
 }
 
 /// [`Gauges`] over the metrics' handles.
@@ -37,6 +38,10 @@ pub struct LostHandles {
     pub lease: prometheus::IntCounter,
     /// Segments of a watched flow that were skipped.
     pub segment: prometheus::IntCounter,
+    /// Block requests that were not followed.
+    pub request: prometheus::IntCounter,
+    /// Questions about a cause that were not answered.
+    pub question: prometheus::IntCounter,
 }
 
 #[derive(Clone, Copy)]
@@ -131,11 +136,27 @@ impl MetricGauges {
         self.lost
             .lease
             .inc_by(snapshot.leases_refused.saturating_sub(shown.leases_refused));
+        self.lost
+            .request
+            .inc_by(now.requests.saturating_sub(shown.losses.requests));
+        self.lost
+            .question
+            .inc_by(snapshot.questions_lost.saturating_sub(shown.questions_lost));
         *shown = Shown {
             losses: now,
             threads_refused: snapshot.threads_refused,
             leases_refused: snapshot.leases_refused,
+            questions_lost: snapshot.questions_lost,
         };
+    }
+
+    fn show_waits(&self, snapshot: &Snapshot<'_>) {
+        self.handles.runqueue.show(&snapshot.waits.runqueue);
+        self.handles.blocked.show(&snapshot.waits.blocked);
+        self.handles.commits.show(&snapshot.waits.commits);
+        self.handles
+            .threads
+            .set(i64::try_from(snapshot.threads).unwrap_or(i64::MAX));
     }
 
     fn show_flows(&self, snapshot: &Snapshot<'_>) {
@@ -147,7 +168,8 @@ impl MetricGauges {
         }
         for flow in snapshot.flows.iter() {
             used += 1;
-            let Some(entry) = self.entry(flow) else {
+            // Somebody else's connection is neither seen nor missed.
+            let Some(entry) = self.entry(flow).filter(|_| flow.watched == Some(true)) else {
                 continue;
             };
             if flow.foreign {
@@ -221,6 +243,7 @@ impl Gauges for MetricGauges {
         }
         self.show_flows(snapshot);
         self.show_losses(snapshot);
+        self.show_waits(snapshot);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod flows;
 pub mod gauges;
 mod pause;
 pub mod realtime;
+pub mod service;
 pub mod threads;
 
 use std::{
@@ -32,8 +33,13 @@ use watchdog_model::{
 };
 
 use crate::{
-    collect::{executables::Executables, helper::Helper},
+    collect::{
+        executables::{Edition, Executables},
+        existing::{self, Found},
+        helper::Helper,
+    },
     kernel::{Kernel, state::State},
+    live::Publisher,
     memory,
     outbox::{Message, Outbox, Stamped},
 };
@@ -108,6 +114,10 @@ pub struct Snapshot<'a> {
     pub flows: &'a FlowTable,
     /// What the kernel programs could not do.
     pub losses: watchdog_common::layout::Losses,
+    /// Waits that are over.
+    pub waits: watchdog_common::layout::Waits,
+    /// Questions about late leases that were not answered for want of room.
+    pub questions_lost: u64,
     /// Threads watched.
     pub threads: usize,
     /// Threads that found no slot.
@@ -124,6 +134,8 @@ pub struct Control<G> {
     pub last_ns: Arc<AtomicU64>,
     /// A changed configuration to take over.
     pub reload: Arc<crossbeam_queue::SegQueue<Reload<G>>>,
+    /// Connections that were there before an entry was.
+    pub found: Arc<crossbeam_queue::SegQueue<Arc<[Found]>>>,
 }
 
 impl<G> Clone for Control<G> {
@@ -132,6 +144,7 @@ impl<G> Clone for Control<G> {
             stop: Arc::clone(&self.stop),
             last_ns: Arc::clone(&self.last_ns),
             reload: Arc::clone(&self.reload),
+            found: Arc::clone(&self.found),
         }
     }
 }
@@ -142,6 +155,7 @@ impl<G> Default for Control<G> {
             stop: Arc::default(),
             last_ns: Arc::default(),
             reload: Arc::default(),
+            found: Arc::default(),
         }
     }
 }
@@ -152,8 +166,14 @@ pub struct Reload<G> {
     pub entries: Vec<watchdog_model::leases::settings::EntrySettings>,
     /// Port table: entry index plus one.
     pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
+    /// How the entries' streams look.
+    pub shapes: Box<[watchdog_common::layout::EntryShape; watchdog_common::layout::ENTRIES]>,
     /// Figures by entry.
     pub gauges: G,
+    /// Whose flows are watched.
+    pub edition: Edition,
+    /// Set once all of this is in force.
+    pub done: Arc<AtomicBool>,
 }
 
 /// The tick's parts.
@@ -174,8 +194,12 @@ pub struct Tick<G> {
     pub executables: Executables,
     /// What an earlier run knew of the flows.
     pub remembered: memory::Remembered,
+    /// Where all leases are shown.
+    pub live: Publisher,
     /// Where what a later run should know is left.
     pub slate: memory::Slate,
+    /// Who is told that it runs.
+    pub service: service::Service,
     /// Stop, pulse, reload.
     pub control: Control<G>,
 }
@@ -207,6 +231,7 @@ impl<G: Gauges + 'static> Tick<G> {
         let mut threads = ThreadTable::new();
         let mut due = clock();
         let mut gauges_due = due;
+        let mut rested = due;
         while !self.control.stop.load(Ordering::Relaxed) {
             let now = clock();
             let late_ns = now.since(due);
@@ -225,13 +250,22 @@ impl<G: Gauges + 'static> Tick<G> {
             while let Some(reload) = self.control.reload.pop() {
                 self.reload(reload);
             }
-            self.look(&mut flows, &mut threads, now);
+            for _ in 0..existing::BATCHES {
+                let Some(found) = self.control.found.pop() else {
+                    break;
+                };
+                self.adopt(&found);
+            }
+            let said = self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
-            if now >= gauges_due {
+            self.service.feed(now);
+            // Whoever hears of a change finds it on the sheet, unless that would cost too much.
+            if now >= gauges_due || said && now >= rested {
                 let begun = clock();
                 self.figures(&flows, &threads, now);
                 let took_ns = clock().since(begun);
-                gauges_due = now.plus(GAUGES_EVERY_NS.max(took_ns.saturating_mul(GAUGES_REST)));
+                rested = now.plus(took_ns.saturating_mul(GAUGES_REST));
+                gauges_due = rested.max(now.plus(GAUGES_EVERY_NS));
             }
             due = due.plus(PERIOD_NS).max(now);
             sleep_until(due);
@@ -242,15 +276,30 @@ impl<G: Gauges + 'static> Tick<G> {
     fn reload(&mut self, reload: Reload<G>) {
         self.gauges = reload.gauges;
         self.book.reconfigure(reload.entries);
+        self.executables.take_over(reload.edition);
         if let Some(state) = self.state() {
+            state.describe_entries(&reload.shapes);
             state.watch_ports(&reload.ports);
+        }
+        reload.done.store(true, Ordering::Release);
+    }
+
+    /// Gives slots to connections that are older than the entry that watches them. Whoever found
+    /// them keeps them until this copy is gone, and closes what it has opened.
+    fn adopt(&mut self, found: &[Found]) {
+        if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
+            for one in found {
+                let _ = one.take_in(state);
+            }
         }
     }
 
-    /// One look at everything that may have changed.
-    fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) {
-        let outbox = self.outbox.clone();
+    /// One look at everything that may have changed. Whether there was something to say.
+    fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) -> bool {
+        let outbox = &mut self.outbox;
+        let mut said = false;
         let mut say = |note: Note| {
+            said = true;
             outbox.send(Stamped {
                 at: now,
                 message: Message::Note(note),
@@ -259,7 +308,7 @@ impl<G: Gauges + 'static> Tick<G> {
         if let Some(state) = self.kernel.as_mut().map(|kernel| &mut kernel.state) {
             self.executables.take_answers(now);
             let stalls_changed = threads.look(state, now);
-            let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);
+            let mark = state.high_water();
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
             // Refused, the flows beyond stay unseen and are tried again at the next tick.
             let _ = state.flows.ensure(end);
@@ -274,13 +323,21 @@ impl<G: Gauges + 'static> Tick<G> {
                 }
                 // SAFETY: as above.
                 let changed = unsafe { flows.look(index, slot) };
-                if changed || stalls_changed {
+                if changed || stalls_changed || flows.undecided(index) {
                     threads.learn(state, flows.servers(index), now);
-                    let changed = flows.set_stall(index, threads) || changed;
+                    let undecided = flows.undecided(index);
+                    let changed = flows.set_stall(index, threads) || changed || undecided;
                     if let (true, Some(flow)) = (changed, flows.get_mut(index)) {
                         if let Some(owner) = &mut flow.observation.owner {
                             owner.executable = self.executables.of(owner.pid, now);
                         }
+                        if undecided {
+                            let seen = &flow.observation;
+                            let owner = seen.owner.map(|owner| owner.pid);
+                            flow.watched = self.executables.watched_by(seen.entry, owner, now);
+                        }
+                    }
+                    if let (true, Some(flow)) = (changed, flows.watched_mut(index)) {
                         flow.figures(&mut self.gauges, &self.book, now);
                         if !flow.met {
                             flow.met = true;
@@ -304,19 +361,32 @@ impl<G: Gauges + 'static> Tick<G> {
             threads.sweep(state, now);
         }
         self.book.advance(now, &mut say);
+        said
     }
 
     fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
         let losses = self.state().map(State::losses).unwrap_or_default();
+        let waits = self.state().map(State::waits).unwrap_or_default();
+        let mut sheet = self.live.begin();
+        let note = |lease: &LeaseView| {
+            if let Some(sheet) = &mut sheet {
+                sheet.push(lease);
+            }
+        };
         self.gauges.snapshot(&mut Snapshot {
-            leases: &mut self.book.leases(now),
+            leases: &mut self.book.leases(now).inspect(note),
             slots: self.state().map_or(0, |state| state.flows.len()),
             flows,
             losses,
+            waits,
+            questions_lost: self.helper.as_ref().map_or(0, Helper::lost),
             threads: threads.watched(),
             threads_refused: threads.refused(),
             leases_refused: self.book.refused(),
         });
+        if let Some(sheet) = sheet {
+            self.live.publish(sheet, now);
+        }
         self.slate.leave(flows, &self.book, now);
     }
 
@@ -324,7 +394,7 @@ impl<G: Gauges + 'static> Tick<G> {
         self.kernel.as_ref().map(|kernel| &kernel.state)
     }
 
-    fn say(&self, at: Mono, message: Message) {
+    fn say(&mut self, at: Mono, message: Message) {
         self.outbox.send(Stamped { at, message });
     }
 }

@@ -50,7 +50,7 @@ impl<G: Gauges + 'static> Tick<G> {
         if threads.stamps(state).any(inside) {
             return true;
         }
-        let mark = usize::try_from(state.losses().high_water).unwrap_or(usize::MAX);
+        let mark = state.high_water();
         (0..mark.saturating_add(BEYOND_MARK).min(state.flows.len()))
             .filter_map(|index| state.flows.at(index))
             .any(|slot| {

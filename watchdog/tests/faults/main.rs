@@ -13,6 +13,7 @@ mod report;
 mod rig;
 mod sample;
 mod scene;
+mod starved;
 
 #[expect(
     dead_code,
@@ -53,6 +54,9 @@ struct Args {
     /// Where in the renewal cycles the faults strike; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
+    /// Measures instead how long a warning takes to leave a starved node, in so many rounds
+    #[arg(long, value_name = "ROUNDS")]
+    starved: Option<usize>,
     /// Tells the story of every sample that went wrong
     #[arg(long)]
     stories: bool,
@@ -64,6 +68,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let args = Args::parse();
+    if let Some(rounds) = args.starved {
+        return starved(rounds, args.page.as_deref());
+    }
     let faults: Vec<&Fault> = families::all()
         .into_iter()
         .filter(|fault| {
@@ -103,6 +110,27 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     run(&args, &faults, &controls)
+}
+
+fn starved(rounds: usize, page: Option<&std::path::Path>) -> ExitCode {
+    rig::random::seed(harness::clock::wall_us().unsigned_abs());
+    let (table, kept) = match starved::run(rounds) {
+        Ok(measured) => measured,
+        Err(why) => {
+            println!("test starved ... FAILED\n{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("{table}");
+    if let Some(path) = page {
+        let made = harness::process::run("date", &["-u", "+%F %H:%M UTC"]);
+        let text = starved::page(rounds, made.trim(), &table);
+        std::fs::write(path, text).expect("the page can be written");
+    }
+    let mut tally = Tally::default();
+    let broken = || "a warning was later than 150 ms (p99) after its threshold".to_owned();
+    tally.add("starved", (!kept).then(broken).into_iter().collect());
+    tally.conclude()
 }
 
 fn wanted(args: &Args, name: &str) -> bool {

@@ -12,7 +12,9 @@ use std::{
 };
 
 use watchdog::kernel::{Kernel, Options};
-use watchdog_common::layout::{FlowSlot, PORTS, SLOT_DEAD, SLOT_FREE, ThreadSlot};
+use watchdog_common::layout::{
+    ENTRIES, EntryShape, FlowSlot, PORTS, SLOT_DEAD, SLOT_FREE, ThreadSlot,
+};
 
 use crate::harness::clock;
 
@@ -44,6 +46,7 @@ pub fn load(name: &str, only: &'static [&'static str]) -> Option<Kernel> {
         cgroup_root: None,
         flows: FLOWS,
         debug: false,
+        netns: None,
         only: Some(only),
     };
     if !options.btf.exists() {
@@ -175,6 +178,40 @@ impl Bed {
         let mut table = Box::new([0; PORTS]);
         table[usize::from(self.port)] = entry;
         self.kernel.state.watch_ports(&table);
+    }
+
+    /// Makes the next connection's own port belong to the first entry, and the listener's to none.
+    pub fn pair_from_watched_port(&self) -> Pair {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .expect("a runtime");
+        let holder = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            let any = (Ipv4Addr::LOCALHOST, 0).into();
+            socket.bind(any).expect("a free port");
+            let own = socket.local_addr().expect("it is bound").port();
+            let mut table = Box::new([0; PORTS]);
+            table[usize::from(own)] = 1;
+            self.kernel.state.watch_ports(&table);
+            let listener = self.listener.local_addr().expect("it is bound");
+            let stream = socket.connect(listener).await.expect("it listens");
+            let stream = stream.into_std().expect("a socket");
+            stream.set_nonblocking(false).expect("a socket option");
+            stream
+        });
+        let (grantor, _) = self.listener.accept().expect("somebody has connected");
+        Pair {
+            holder: End::of(holder),
+            grantor: End::of(grantor),
+        }
+    }
+
+    /// Says how the stream of the first config entry looks.
+    pub fn describe(&self, shape: EntryShape) {
+        let mut shapes = [EntryShape::default(); ENTRIES];
+        shapes[0] = shape;
+        self.kernel.state.describe_entries(&shapes);
     }
 
     /// A connection to the listener, by the listener's own address.

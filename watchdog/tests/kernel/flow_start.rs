@@ -88,6 +88,24 @@ fn a_port_that_is_not_watched_takes_no_slot() {
 }
 
 #[test]
+fn a_client_whose_own_port_is_watched_is_no_flow() {
+    let Some(bed) = Bed::with(here!(), &["flow_start", "packets_in", "packets_out"]) else {
+        return;
+    };
+    // As a range does that takes in ephemeral ports, and not the port that is connected to.
+    let pair = bed.pair_from_watched_port();
+    pair.holder.send(b"GET / HTTP/1.0\r\n\r\n");
+    pair.grantor.send(b"HTTP/1.0 200 OK\r\n\r\n");
+    // Once the later one is there, the earlier one would be.
+    bed.watch_port(1);
+    let watched = bed.pair();
+    bed.until(watched.grantor.cookie, "a slot", |_| true);
+    assert!(bed.slot(pair.holder.cookie).is_none());
+    assert!(bed.slot(pair.grantor.cookie).is_none());
+    assert_eq!(bed.kernel.state.losses().high_water, 2);
+}
+
+#[test]
 fn a_flow_without_room_is_counted_and_the_others_stay() {
     let Some(bed) = Bed::with(here!(), ONLY) else {
         return;

@@ -204,10 +204,16 @@ fn one_that_was_woken_is_runnable_until_it_gets_a_cpu() {
         let slot = until_thread(&kernel, 0, "runnable", |slot| slot.state == THREAD_RUNNABLE);
         assert!(slot.since_ns >= woken);
         assert_eq!(slot.switches, asleep.switches, "it has not run yet");
+        let before = kernel.state.waits().runqueue;
+        let looked = now_ns();
         end.store(true, Ordering::Relaxed);
         until_thread(&kernel, 0, "run, and asleep again", |slot| {
             slot.state == THREAD_SLEEPING && slot.switches > asleep.switches
         });
+        let after = kernel.state.waits().runqueue;
+        let grown: u64 = after.bins.iter().sum::<u64>() - before.bins.iter().sum::<u64>();
+        assert!(grown >= 1, "a wait that is over is counted");
+        assert!(after.sum_ns - before.sum_ns >= looked - slot.since_ns);
         drop(go);
     });
 }
@@ -271,10 +277,14 @@ fn the_parent_of_a_vfork_sleeps_uninterruptibly() {
         });
         let parent = i32::try_from(parent).expect("a pid");
         assert_eq!(process::state(parent), Some('D'), "as /proc has it");
+        let looked = now_ns();
         write.write_all(&[1]).expect("the child reads");
         until_thread(&kernel, 0, "gone on", |later| {
             later.switches > slot.switches
         });
+        let blocked = kernel.state.waits().blocked;
+        assert!(blocked.bins.iter().sum::<u64>() >= 1, "{blocked:?}");
+        assert!(blocked.sum_ns >= looked - slot.since_ns, "{blocked:?}");
     });
 }
 

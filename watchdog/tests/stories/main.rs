@@ -8,16 +8,23 @@
 mod harness;
 mod harness_itself;
 
+mod alerting;
 mod bad_input;
+mod crowd;
 mod daemon_killed;
+mod dashboards;
 mod demo;
 mod exits;
 mod frozen_client;
 mod frozen_server;
 mod healthy;
 mod late_start;
+mod page;
 mod paths;
 mod prometheus;
+mod protocols;
+mod scope;
 mod seen;
 mod server_restart;
+mod storm;
 mod thawed_client;

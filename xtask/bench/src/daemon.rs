@@ -24,7 +24,7 @@ const SEEN_WITHIN_NS: u64 = 60_000_000_000;
 const LATE_COSTS_MS: f64 = 5.0;
 
 /// Ends with its owner.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     http: String,
     started_ms: f64,
@@ -38,7 +38,8 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
+    /// Starts it on a port; gives it when it says `started`.
+    pub fn start(binary: &Path, home: &Path, port: u16, sessions: usize) -> Result<Self> {
         let config = home.join("watchdog.yaml");
         let text = format!(
             "leases: [{{ name: zookeeper, protocol: zookeeper, ports: [{port}] }}]\n\
@@ -147,6 +148,18 @@ impl Daemon {
         Ok(kib.context("VmRSS")?.parse::<f64>()? / 1024.0)
     }
 
+    /// How long a scrape takes, the middle one of five.
+    fn scrape_ms(&self) -> Result<f64> {
+        let mut took = Vec::new();
+        for _ in 0..5 {
+            let begun = clock();
+            self.metrics()?;
+            took.push(clock().since(begun) as f64 / 1e6);
+        }
+        took.sort_by(f64::total_cmp);
+        Ok(took[2])
+    }
+
     /// Upper bounds, in milliseconds, under which this share of the ticks was late.
     fn tick_late_ms(&self, shares: [f64; 2]) -> Result<[f64; 2]> {
         let metrics = self.metrics()?;
@@ -175,7 +188,8 @@ impl Daemon {
     clippy::disallowed_methods,
     reason = "a window of measurement is the one thing that no event can end"
 )]
-fn wait(span: Duration) {
+/// Lets time pass.
+pub fn wait(span: Duration) {
     std::thread::sleep(span);
 }
 
@@ -219,7 +233,7 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         "{:>8} {:>8} {:>10} {:>8} {:>8} {:>12} {:>12}  targets: CPU, RSS",
         "sessions", "leases", "unhealthy", "CPU %", "RSS MiB", "late p50 ms", "late p99 ms"
     );
-    let mut starts = Vec::new();
+    let (mut starts, mut scrapes) = (Vec::new(), Vec::new());
     for &count in counts {
         let mut sessions = Sessions::serve()?;
         let home = tempfile::tempdir()?;
@@ -233,6 +247,7 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         let resident = daemon.resident_mib()?;
         let [p50, p99] = daemon.tick_late_ms([0.5, 0.99])?;
         let (leases, unhealthy) = daemon.leases()?;
+        scrapes.push(daemon.scrape_ms()?);
         let verdicts = targets(count * 2).map_or_else(
             || "none for so many".to_owned(),
             |(cpu, rss)| {
@@ -254,6 +269,13 @@ pub fn measure(binary: &Path, counts: &[usize]) -> Result<()> {
         "\nStart to `started`, ms: {}  (target 1000 to the first lease seen: {})",
         all.join(", "),
         verdict(worst, 1000.0)
+    );
+    let all: Vec<String> = scrapes.iter().map(|ms| format!("{ms:.1}")).collect();
+    let worst = scrapes.iter().copied().fold(0.0, f64::max);
+    println!(
+        "A scrape, ms: {}  (target 50 at 10,000 leases: {})",
+        all.join(", "),
+        verdict(worst, 50.0)
     );
     measure_late(binary)
 }

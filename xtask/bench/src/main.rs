@@ -5,6 +5,7 @@
 
 mod daemon;
 mod frames;
+mod peers;
 mod programs;
 mod sessions;
 mod table;
@@ -47,9 +48,12 @@ fn main() -> Result<()> {
     }
     let args = Args::parse();
     println!("{}", table::machine());
-    programs::measure(&args.empty, args.rounds)?;
-    if !args.programs_only {
-        daemon::measure(&args.daemon, &args.sessions)?;
+    let (over_ns, empty_ns) = programs::measure(&args.empty, args.rounds)?;
+    if args.programs_only {
+        return Ok(());
     }
+    peers::measure_programs(over_ns, empty_ns)?;
+    peers::measure(&args.daemon)?;
+    daemon::measure(&args.daemon, &args.sessions)?;
     Ok(())
 }

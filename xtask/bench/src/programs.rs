@@ -211,14 +211,14 @@ impl Bench {
             let listener = work::listener()?;
             let port = listener.local_addr()?.port();
             match work {
-                Work::Switches => self.take(work, || switches.run(SPAN))?,
+                Work::Switches => self.take(work, || switches.run(SPAN).map(drop))?,
                 Work::WatchedSwitches => {
                     for (index, tid) in switches.tids.into_iter().enumerate() {
                         self.kernel
                             .state
                             .watch_thread(tid, index, ThreadSlot::default());
                     }
-                    let taken = self.take(work, || switches.run(SPAN));
+                    let taken = self.take(work, || switches.run(SPAN).map(drop));
                     for tid in switches.tids {
                         self.kernel.state.unwatch_thread(tid);
                     }
@@ -227,7 +227,7 @@ impl Bench {
                 Work::Pings | Work::WatchedPings => {
                     self.watch((work == Work::WatchedPings).then_some(port));
                     let mut pings = Pings::start(&listener)?;
-                    self.take(work, || pings.run(SPAN))?;
+                    self.take(work, || pings.run(SPAN).map(drop))?;
                 }
                 Work::Connections | Work::WatchedConnections => {
                     self.watch((work == Work::WatchedConnections).then_some(port));
@@ -241,13 +241,15 @@ impl Bench {
     }
 }
 
-/// Measures and prints.
-pub fn measure(empty: &Path, rounds: usize) -> Result<()> {
+/// Measures and prints; gives what an unwatched switch and its wake-up cost over empty programs,
+/// and what an empty one costs, ns.
+pub fn measure(empty: &Path, rounds: usize) -> Result<(f64, f64)> {
     let options = Options {
         debug: false,
         btf: "/sys/kernel/btf/vmlinux".into(),
         cgroup_root: None,
         flows: u32::try_from(FLOWS)?,
+        netns: None,
         only: None,
     };
     let btf = Btf::from_sys_fs()?;
@@ -308,5 +310,15 @@ pub fn measure(empty: &Path, rounds: usize) -> Result<()> {
             over.to_string()
         );
     }
-    Ok(())
+    let median = |program, of: fn(&Figures) -> &Vec<f64>| {
+        let figures = bench.figures.get(&(program, Work::Switches));
+        figures
+            .and_then(|figures| Spread::of(of(figures).clone()))
+            .map_or(f64::NAN, |spread| spread.median)
+    };
+    let over = |program| median(program, |figures| &figures.over);
+    Ok((
+        over("thread_switch") + over("thread_wakeup"),
+        median("thread_switch", |figures| &figures.empty),
+    ))
 }

@@ -60,17 +60,19 @@ impl Switches {
         })
     }
 
-    /// Wakes to and fro.
-    pub fn run(&mut self, span: Duration) -> io::Result<()> {
+    /// Wakes to and fro; gives how often.
+    pub fn run(&mut self, span: Duration) -> io::Result<u64> {
         let until = over(span);
         let mut byte = [0];
+        let mut times = 0;
         while clock() < until {
+            times += 64;
             for _ in 0..64 {
                 self.near.1.write_all(&byte)?;
                 self.near.0.read_exact(&mut byte)?;
             }
         }
-        Ok(())
+        Ok(times)
     }
 
     /// Ends the other thread.
@@ -99,10 +101,12 @@ impl Pings {
         Ok(Self { holder, grantor })
     }
 
-    /// Pings and answers.
-    pub fn run(&mut self, span: Duration) -> io::Result<()> {
+    /// Pings and answers; gives how often.
+    pub fn run(&mut self, span: Duration) -> io::Result<u64> {
         let until = over(span);
+        let mut times = 0;
         while clock() < until {
+            times += 16;
             for _ in 0..16 {
                 self.holder.write_all(&PING)?;
                 self.grantor.read_exact(&mut [0; PING.len()])?;
@@ -110,7 +114,7 @@ impl Pings {
                 self.holder.read_exact(&mut [0; PONG.len()])?;
             }
         }
-        Ok(())
+        Ok(times)
     }
 }
 

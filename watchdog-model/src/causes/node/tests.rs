@@ -220,6 +220,17 @@ fn a_thread_that_never_sleeps_is_busy() {
         cause_of(None, Some(looks_of([Some(runs)]))),
         Cause::ThreadBusy
     );
+    // Beside others that compute: what it got was enough for a renewal.
+    (runs.ran_ns, runs.waited_ns) = (ms(10), ms(88));
+    assert_eq!(
+        cause_of(None, Some(looks_of([Some(runs)]))),
+        Cause::ThreadBusy
+    );
+    runs.ran_ns -= 1;
+    assert_eq!(
+        cause_of(None, Some(looks_of([Some(runs)]))),
+        Cause::CpuStarved
+    );
     runs.over_ns = ms(10);
     assert_eq!(
         cause_of(None, Some(looks_of([Some(runs)]))),

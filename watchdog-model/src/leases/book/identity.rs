@@ -21,6 +21,9 @@ enum Name {
 
 /// The session that the flow is certain to carry or asks for.
 fn name(flow: &FlowObservation) -> Name {
+    if let Some(id) = flow.lease_id {
+        return Name::Session(id);
+    }
     let welcomed = flow
         .welcome
         .filter(|welcome| welcome.timeout_ms > 0 && welcome.session != 0);
@@ -68,10 +71,50 @@ impl Book {
         say: &mut dyn FnMut(Note),
     ) -> Option<u32> {
         match self.by_flow.get(&flow.key) {
-            Some(FlowUse::Done) => None,
-            Some(FlowUse::Carries(slot)) => Some(self.named_at_last(*slot, flow, now, say)),
+            Some(FlowUse::Done) => {
+                let again = self.settings(flow.entry).rejoins
+                    && flow.close_request_at.is_none()
+                    && flow.expired_reply_at.is_none()
+                    && flow.closed.is_none();
+                if !again {
+                    return None;
+                }
+                self.first_sight(flow, now, say)
+            }
+            Some(FlowUse::Carries(slot)) => {
+                let slot = *slot;
+                if self.is_of_another(slot, flow) {
+                    return self.changed_lease(slot, flow, now, say);
+                }
+                Some(self.named_at_last(slot, flow, now, say))
+            }
             None => self.first_sight(flow, now, say),
         }
+    }
+
+    /// Whether the flow's renewals name another lease than the one it has carried so far.
+    fn is_of_another(&self, slot: u32, flow: &FlowObservation) -> bool {
+        let carried = self.slots[slot as usize].as_ref().map(|lease| lease.id);
+        match (flow.lease_id, carried) {
+            (Some(id), Some(LeaseId::Session(known))) => id != known,
+            _ => false,
+        }
+    }
+
+    /// The flow goes on with another lease; the one it has carried has none any more.
+    fn changed_lease(
+        &mut self,
+        slot: u32,
+        flow: &FlowObservation,
+        now: Mono,
+        say: &mut dyn FnMut(Note),
+    ) -> Option<u32> {
+        let another = self.first_sight(flow, now, say)?;
+        if let Some(lease) = self.slots[slot as usize].as_mut() {
+            lease.flow_gone(now);
+        }
+        self.judge(slot, now, say);
+        Some(another)
     }
 
     fn first_sight(
@@ -261,7 +304,8 @@ impl Book {
         let may_go_on = match flow.hello {
             Some(hello) => hello.session != 0,
             // A lease that never had a handshake: kept by the same process to the same address.
-            None => matches!(id, LeaseId::Flow { .. }) && flow.role == Role::Holder,
+            // At the other end only its host is known.
+            None => matches!(id, LeaseId::Flow { .. }),
         };
         if !may_go_on {
             return Nameless::None;
@@ -293,6 +337,12 @@ impl Book {
         match (longest, fitting().nth(1)) {
             (None, _) => Nameless::None,
             (Some((slot, _)), None) => Nameless::One(slot),
+            // Whichever of its leases a process goes on with, one is as good as the other; which of
+            // a host's processes has come back cannot be told.
+            (Some((slot, _)), Some(_)) if flow.hello.is_none() => match flow.role {
+                Role::Holder => Nameless::One(slot),
+                Role::Grantor => Nameless::None,
+            },
             (Some((longest_adrift, _)), Some(_)) => Nameless::Several { longest_adrift },
         }
     }

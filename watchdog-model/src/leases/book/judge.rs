@@ -170,7 +170,8 @@ impl Book {
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
-        let again = move_stage(lease, found, verdict, now, say);
+        let is_carried = lease.facts.lost.is_none() || lease.facts.is_between(&settings);
+        let again = move_stage(lease, found, (verdict, is_carried), now, say);
         let next = if again { Some(now.plus(1)) } else { next };
         let due = [next, given_up].into_iter().flatten().min();
         self.deadlines.set(slot, due);
@@ -296,13 +297,13 @@ impl Book {
 fn move_stage(
     lease: &mut Lease,
     found: Assessment,
-    verdict: Option<Verdict>,
+    (verdict, is_carried): (Option<Verdict>, bool),
     now: Mono,
     say: &mut dyn FnMut(Note),
 ) -> bool {
     let from = lease.stage;
     // A lease without a flow is in trouble even while the margin for coming back lasts.
-    let renewed = lease.facts.base > lease.stage_base && lease.facts.lost.is_none();
+    let renewed = lease.facts.base > lease.stage_base && is_carried;
     if found.stage < from && renewed {
         lease.condition = Condition::None;
         say(transition(lease, from, Outcome::Renewed, now));

@@ -7,7 +7,7 @@
 use crate::causes::Verdict;
 use crate::leases::cadence::{Cadence, SharedCadences, WorstGap};
 use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout, Trouble};
-use crate::leases::note::{Condition, LeaseHandle, LeaseId, Stage, Subject};
+use crate::leases::note::{Condition, GoneReason, LeaseHandle, LeaseId, Stage, Subject};
 use crate::leases::observation::{
     CloseHow, Endpoints, FlowKey, FlowObservation, Owner, Role, TimeoutSource,
 };
@@ -30,6 +30,16 @@ pub(super) struct Overrun {
     pub arrived_at: Option<Mono>,
     /// When it was read.
     pub at: Mono,
+}
+
+/// A renewal that the grantor has read and not answered: whether it has renewed yet, of a protocol
+/// whose grantor is not known, is open until the answer.
+#[derive(Clone, Copy, Debug)]
+struct InHand {
+    /// The newest renewal before it.
+    base: Mono,
+    /// When it had arrived.
+    arrived_at: Mono,
 }
 
 /// Proof that a lease has expired.
@@ -56,6 +66,8 @@ pub(super) struct Lease {
     worst_gap: WorstGap,
     /// The newest request when the lease was last looked at.
     request_seen: Option<Mono>,
+    /// The newest answer then.
+    answer_seen: Option<Mono>,
 
     pub stage: Stage,
     pub condition: Condition,
@@ -76,6 +88,7 @@ pub(super) struct Lease {
     /// to read that request, it moves the lease there and closes the flow that carries it now.
     has_rivals: bool,
     overrun: Option<Overrun>,
+    in_hand: Option<InHand>,
 
     /// Counters of the flow when it was last looked at.
     answers: u64,
@@ -125,6 +138,7 @@ impl Lease {
             cadence,
             worst_gap: WorstGap::default(),
             request_seen: None,
+            answer_seen: None,
             stage: Stage::Healthy,
             condition: Condition::None,
             since: now,
@@ -136,6 +150,7 @@ impl Lease {
             unheard_since: None,
             has_rivals: false,
             overrun: None,
+            in_hand: None,
             answers: 0,
             reads: 0,
             keepalives: 0,
@@ -223,11 +238,21 @@ impl Lease {
         let refused = flow.welcome.is_some_and(|welcome| welcome.timeout_ms <= 0);
         if !refused {
             match flow.role {
+                _ if settings.renews_from_reply => {
+                    let sent_at = flow.answer_at.map(|at| match flow.role {
+                        // It was sent a round trip ago at the earliest.
+                        Role::Holder => at.minus(flow.srtt_ns),
+                        Role::Grantor => at,
+                    });
+                    self.facts.base = self.facts.base.max(sent_at);
+                }
                 Role::Holder => self.facts.base = self.facts.base.max(flow.answered_at),
                 Role::Grantor => self.take_renewal_read(flow, settings),
             }
         }
-        self.closing |= flow.close_request_at.is_some();
+        let closing = flow.close_request_at.is_some();
+        // Where a lease may be taken up again, a renewal shows that it was.
+        self.closing = closing || (self.closing && !settings.rejoins);
         // Requests are answered one after the other: whatever was in the way has been met.
         self.has_rivals &= flow.answered_at <= flow.hello.map(|hello| hello.at);
         self.learn(flow, settings, shared, now);
@@ -254,19 +279,21 @@ impl Lease {
         let handshake = flow
             .welcome
             .and_then(|welcome| u64::try_from(welcome.timeout_ms).ok())
-            .filter(|millis| *millis > 0);
+            .filter(|millis| *millis > 0)
+            .map(ms)
+            .or(flow.told_timeout_ns);
         let known = self.facts.timeout.map(|timeout| timeout.source);
-        if let Some(millis) = handshake {
+        if let Some(told_ns) = handshake {
             if let Some(before) = self.facts.timeout
                 && before.source == TimeoutSource::Handshake
-                && before.ns != ms(millis)
+                && before.ns != told_ns
             {
                 // Clients renew by a share of the timeout: of another one nothing is known.
                 self.cadence = Cadence::default();
                 self.facts.cadence_ns = None;
             }
             self.facts.timeout = Some(Timeout {
-                ns: ms(millis),
+                ns: told_ns,
                 source: TimeoutSource::Handshake,
             });
         } else if let Some(ns) = settings.timeout_ns
@@ -358,6 +385,14 @@ impl Lease {
             _ => None,
         };
         self.request_before = newest;
+        let surely_renewed = settings.has_goodbye || settings.renews_from_reply;
+        if flow.answered_at >= newest || surely_renewed {
+            self.in_hand = None;
+        } else if let (Some(_), Some(base), Some(arrived_at), None) =
+            (read, self.facts.base, newest, self.in_hand)
+        {
+            self.in_hand = Some(InHand { base, arrived_at });
+        }
         // Where reads are not seen, an answer proves that its request was read after it arrived.
         let base = read.max(flow.answered_at);
         if base > self.facts.base {
@@ -391,7 +426,11 @@ impl Lease {
         shared: &mut SharedCadences,
         now: Mono,
     ) {
-        let request_before = std::mem::replace(&mut self.request_seen, self.facts.request_at);
+        let mut request_before = std::mem::replace(&mut self.request_seen, self.facts.request_at);
+        let answer_before = std::mem::replace(&mut self.answer_seen, flow.answer_at);
+        if settings.renews_from_reply {
+            request_before = answer_before;
+        }
         let answered = flow.answers > self.answers;
         let read = flow.reads > self.reads;
         let kept_alive = flow.keepalives > self.keepalives;
@@ -480,17 +519,15 @@ impl Lease {
 
     /// That the lease has expired is known since `at`: what had been heard of its holder by then.
     pub fn expiry_at(&self, at: Mono) -> Expiry {
-        match self.overrun {
-            None => Expiry {
-                at,
-                base: self.facts.base,
-                arrived_at: self.unheard_since,
-            },
-            Some(overrun) => Expiry {
-                at,
-                base: Some(overrun.base),
-                arrived_at: overrun.arrived_at,
-            },
+        let (base, arrived_at) = match (self.overrun, self.in_hand) {
+            (Some(overrun), _) => (Some(overrun.base), overrun.arrived_at),
+            (None, Some(in_hand)) => (Some(in_hand.base), Some(in_hand.arrived_at)),
+            (None, None) => (self.facts.base, self.unheard_since),
+        };
+        Expiry {
+            at,
+            base,
+            arrived_at,
         }
     }
 
@@ -506,10 +543,15 @@ impl Lease {
         }
         let closed = flow.closed?;
         let unasked = flow.close_request_at.is_none() && closed.how == CloseHow::OwnClose;
-        if flow.role != Role::Grantor || !unasked || self.has_rivals {
+        if flow.role != Role::Grantor || !unasked || self.has_rivals || settings.comes_and_goes {
             return None;
         }
-        let timeout_ns = self.facts.timeout?.ns;
+        let timeout = self.facts.timeout?;
+        if timeout.source == TimeoutSource::Inferred {
+            // What is only inferred proves nothing.
+            return None;
+        }
+        let timeout_ns = timeout.ns;
         let after_floor = self
             .facts
             .base
@@ -517,7 +559,11 @@ impl Lease {
         let at_resumption = self
             .overrun
             .is_some_and(|overrun| closed.at.since(overrun.at) < settings.grantor_tick_ns());
-        (after_floor || at_resumption).then_some(closed.at)
+        // It had the renewal in hand for so long that the one before it was over.
+        let unprocessed = self
+            .in_hand
+            .is_some_and(|in_hand| closed.at >= in_hand.base.plus(timeout_ns));
+        (after_floor || at_resumption || unprocessed).then_some(closed.at)
     }
 
     /// Whether the holder closed the lease: asked to, and was answered or hung up.
@@ -526,10 +572,23 @@ impl Lease {
             && (flow.closed.is_some() || flow.answered_at >= flow.close_request_at)
     }
 
-    /// When a lease without a flow is given up, and whether its holder had exited.
-    pub fn given_up_at(&self, settings: &EntrySettings) -> Option<(Mono, bool)> {
+    /// When a lease without a flow is given up, and why.
+    pub fn given_up_at(&self, settings: &EntrySettings) -> Option<(Mono, GoneReason)> {
+        if self.closing && settings.rejoins {
+            let floor = self.facts.floor();
+            let due = floor.unwrap_or_else(|| self.facts.latest_expiry(settings));
+            return Some((due, GoneReason::Closed));
+        }
         let lost = self.facts.lost?;
-        if self.role == Role::Holder && lost.how == Some(CloseHow::OwnExit) {
+        if self.facts.is_goodbye(settings) {
+            let due = self
+                .facts
+                .floor()
+                .unwrap_or_else(|| self.facts.latest_expiry(settings));
+            return Some((due.max(lost.at), GoneReason::Closed));
+        }
+        let exited = self.role == Role::Holder && lost.how == Some(CloseHow::OwnExit);
+        if exited && !self.facts.is_between(settings) {
             let margin_ns = match self.facts.timeout {
                 Some(timeout) => {
                     settings.margin(timeout.ns, self.facts.cadence(settings, timeout.ns))
@@ -540,9 +599,9 @@ impl Lease {
                 .facts
                 .floor()
                 .unwrap_or_else(|| self.facts.latest_expiry(settings));
-            return Some((due.max(lost.at.plus(margin_ns)), true));
+            return Some((due.max(lost.at.plus(margin_ns)), GoneReason::HolderExited));
         }
         let due = self.facts.latest_expiry(settings).plus(LOST_SLACK_NS);
-        Some((due.max(lost.at.plus(LOST_SLACK_NS)), false))
+        Some((due.max(lost.at.plus(LOST_SLACK_NS)), GoneReason::FlowLost))
     }
 }

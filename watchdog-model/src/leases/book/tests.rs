@@ -2,6 +2,7 @@
 //! go on over several flows and end. Here: the bench they are told on.
 
 mod evidence;
+mod exchanges;
 mod lives;
 mod stages;
 

@@ -4,7 +4,7 @@ use watchdog_model::causes::collected::{Doing, Part};
 use watchdog_model::causes::text::{Label, Text};
 use watchdog_model::causes::{CauseSet, Side};
 use watchdog_model::leases::note::Condition;
-use watchdog_model::leases::observation::{CloseHow, TimeoutSource};
+use watchdog_model::leases::observation::{CloseHow, Role, TimeoutSource};
 
 use super::*;
 use crate::sinks::incidents::Thing;
@@ -39,6 +39,20 @@ fn a_transition_as_designed() {
             r#""local":"10.10.10.161:40222","peer":"10.10.10.163:2181","pid":138783,"comm":"meta","cgroup":"/system.slice/meta.service"}"#,
             "\n"
         )
+    );
+}
+
+#[test]
+fn a_container_is_named_where_there_is_one() {
+    let sample = Sample::late(1).pid(7).stopped(Side::Own);
+    let line = note(&sample.note());
+    assert!(
+        line.ends_with(concat!(
+            r#""cgroup":"/system.slice/meta.service","inner_pid":1,"unit":"meta.service","#,
+            r#""container":"0123","pod":"prod/meta-0"}"#,
+            "\n"
+        )),
+        "{line}"
     );
 }
 
@@ -271,6 +285,7 @@ fn change() -> Change {
         worst: LeaseId::Session(0xa),
         entry: 0,
         stage: Stage::AtRisk,
+        joined: None,
     }
 }
 
@@ -287,9 +302,20 @@ fn an_incident_and_its_alert() {
         )
     );
     assert_eq!(
-        renderer.alert(AT, &change(), Stage::AtRisk, true),
+        renderer.alert(
+            AT,
+            &change(),
+            AlertFields {
+                state: crate::sinks::alerts::message::State::Firing,
+                on: Stage::AtRisk,
+                node: "n1",
+                key: "n1/k",
+                role: Role::Holder,
+                remaining_ns: Some(3_999_999_999),
+            }
+        ),
         format!(
-            "{head}\"alert\",\"state\":\"firing\",\"on\":\"at_risk\",{body}\"expired\":0,\"summary\":\"{what}, at_risk\"}}\n"
+            "{head}\"alert\",\"state\":\"firing\",\"on\":\"at_risk\",{body}\"expired\":0,\"summary\":\"{what}, at_risk\",\"node\":\"n1\",\"key\":\"n1/k\",\"lease\":\"zookeeper\",\"role\":\"holder\",\"remaining_ms\":3999}}\n"
         )
     );
     let closed = Change {
@@ -300,6 +326,16 @@ fn an_incident_and_its_alert() {
         renderer.incident(AT, &closed, State::Closed),
         format!(
             "{head}\"incident\",\"state\":\"closed\",{body}\"expired\":1,\"summary\":\"over, 1 expired: {what}, was at_risk\"}}\n"
+        )
+    );
+    let joined = Change {
+        joined: Some(IncidentId(2)),
+        ..change()
+    };
+    assert_eq!(
+        renderer.incident(AT, &joined, State::Closed),
+        format!(
+            "{head}\"incident\",\"state\":\"closed\",{body}\"expired\":0,\"joined\":\"2\",\"summary\":\"part of incident 2 now: {what}, was at_risk\"}}\n"
         )
     );
 }
@@ -332,6 +368,10 @@ fn what_the_daemon_says_of_itself() {
         real_time: true,
         memory_locked: false,
         http: Some("127.0.0.1:34567".parse().unwrap()),
+        scope: ScopeSaid {
+            cgroup: "/pods".to_owned(),
+            netns: None,
+        },
     };
     assert_eq!(
         renderer.started(AT, &started),
@@ -341,7 +381,8 @@ fn what_the_daemon_says_of_itself() {
                 r#""started","version":"0.1.0","kernel":"6.1.0","#,
                 r#""attached":[{"signal":"packets","hook":"cgroup_skb"}],"#,
                 r#""refused":[{"signal":"writes","hook":"tp_btf sock_send_length","why":"not in this kernel"}],"#,
-                r#""timeout_sources":["handshake","config"],"real_time":true,"memory_locked":false,"http":"127.0.0.1:34567"}"#
+                r#""timeout_sources":["handshake","config"],"real_time":true,"memory_locked":false,"http":"127.0.0.1:34567","#,
+                r#""scope":{"cgroup":"/pods","netns":null}}"#
             )
         )
     );
@@ -359,13 +400,4 @@ fn wall_time_is_that_of_the_moment_and_not_of_the_line() {
         apart.abs_diff(second) < Duration::from_millis(500),
         "{apart:?}"
     );
-}
-
-#[test]
-fn cgroups_of_either_version() {
-    assert_eq!(cgroup_in("0::/a.slice/b\n").as_deref(), Some("/a.slice/b"));
-    let hybrid = "5:cpu,cpuacct:/a\n1:name=systemd:/a.slice/b:c\n0::/\n";
-    assert_eq!(cgroup_in(hybrid).as_deref(), Some("/a.slice/b:c"));
-    assert_eq!(cgroup_in("0::/\n").as_deref(), Some("/"));
-    assert_eq!(cgroup_in(""), None);
 }

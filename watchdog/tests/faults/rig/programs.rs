@@ -7,6 +7,7 @@
 
 mod grantor;
 mod holder;
+mod load;
 mod wire;
 mod work;
 
@@ -32,6 +33,9 @@ pub fn run_if_asked() {
         ["hog"] => loop {
             std::hint::spin_loop();
         },
+        ["crowd", count] => load::crowd(count),
+        ["switches", pairs] => load::switches(pairs),
+        ["fsyncs", file, count] => load::fsyncs(file, count),
         _ => return,
     }
     std::process::exit(0);

@@ -87,11 +87,7 @@ impl Victim {
         let Self::Own(program) = self else {
             return None;
         };
-        let all = program.said.since(0);
-        let found = all
-            .iter()
-            .rfind(|said| said.word == word && said.at_us <= until_us);
-        found.map(|said| said.at_us)
+        program.last(word, until_us)
     }
 
     /// By the victim's own log, the work that it had begun at `until_us` or before and not ended by
@@ -253,6 +249,15 @@ impl Program {
         let found = all
             .iter()
             .find(|said| said.word == word && said.at_us >= from_us);
+        found.map(|said| said.at_us)
+    }
+
+    /// When it last said a word, by `until_us`.
+    pub fn last(&self, word: &str, until_us: i64) -> Option<i64> {
+        let all = self.said.since(0);
+        let found = all
+            .iter()
+            .rfind(|said| said.word == word && said.at_us <= until_us);
         found.map(|said| said.at_us)
     }
 

@@ -6,13 +6,18 @@
 //! story fails. Never: a wait without a deadline, or an oracle that the daemon has a part in.
 
 pub mod bpf;
+pub mod browser;
 pub mod client;
 pub mod clock;
+pub mod crowd;
 pub mod daemon;
 pub mod event;
 pub mod faults;
 pub mod http;
 pub mod process;
+pub mod program;
+pub mod prometheus;
+pub mod receiver;
 pub mod rust_client;
 pub mod transcript;
 pub mod world;
