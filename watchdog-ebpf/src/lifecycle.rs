@@ -1,8 +1,12 @@
 //! Loss and end of a flow.
 //!
-//! Hooks: tp_btf `inet_sock_set_state` and `tcp_retransmit_skb`. Gated by slot and not by port:
-//! when an accepted socket closes, its port is already 0. Writes `life` and, at the very end,
-//! the slot's state.
+//! Hooks: tp_btf `inet_sock_set_state`, `tcp_destroy_sock` and `tcp_retransmit_skb`. Gated by slot
+//! and not by port: when an accepted socket closes, its port is already 0. Writes `life` and, at
+//! the very end, the slot's state.
+//!
+//! The end is told twice because the kernel runs no program within itself on one CPU
+//! (`bpf_trace_run`: a nested run is skipped and counted as missed): a packet that closes one
+//! connection, handled in the middle of another's close, would leave its slot in use for ever.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use watchdog_common::layout::{
@@ -43,11 +47,9 @@ pub fn state(ctx: &BtfTracePointContext) {
             let how = if new == CLOSE_WAIT {
                 CLOSE_PEER_FIN
             } else {
-                match offsets::load::<i32>(sk, &SOCK_ERR) {
-                    ECONNRESET | EPIPE if new == CLOSE => CLOSE_PEER_RESET,
-                    ETIMEDOUT if new == CLOSE => CLOSE_TIMEOUT,
-                    _ => own_close(),
-                }
+                broken(sk)
+                    .filter(|_| new == CLOSE)
+                    .unwrap_or_else(own_close)
             };
             if offsets::debug() {
                 let (local, peer) = ((*slot).local_port, (*slot).peer_port);
@@ -59,6 +61,37 @@ pub fn state(ctx: &BtfTracePointContext) {
         if new == CLOSE {
             (&raw mut (*slot).state).write_volatile(SLOT_DEAD);
         }
+    }
+}
+
+/// A TCP socket is gone; its slot too, if its last state was missed.
+#[inline(always)]
+pub fn destroyed(ctx: &BtfTracePointContext) {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: the tracepoint's argument is a struct sock.
+    unsafe {
+        let Some(slot) = sockets::slot_of(sockets::traced(sk)) else {
+            return;
+        };
+        if (*slot).life.closed_ns == 0 {
+            (*slot).life.how = broken(sk).unwrap_or(CLOSE_OWN);
+            (*slot).life.closed_ns = bpf_ktime_get_ns();
+        }
+        (&raw mut (*slot).state).write_volatile(SLOT_DEAD);
+    }
+}
+
+/// How a connection was broken that neither side closed, by the socket's error.
+///
+/// # Safety
+/// `sk` is a BTF pointer to a `struct sock`.
+#[inline(always)]
+unsafe fn broken(sk: *const u8) -> Option<u32> {
+    // SAFETY: by contract.
+    match unsafe { offsets::load::<i32>(sk, &SOCK_ERR) } {
+        ECONNRESET | EPIPE => Some(CLOSE_PEER_RESET),
+        ETIMEDOUT => Some(CLOSE_TIMEOUT),
+        _ => None,
     }
 }
 

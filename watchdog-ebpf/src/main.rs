@@ -80,6 +80,13 @@ pub fn flow_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A TCP socket is gone.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn flow_end(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::destroyed(&ctx);
+    0
+}
+
 /// TCP sends a segment again.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn flow_retransmit(ctx: BtfTracePointContext) -> i32 {

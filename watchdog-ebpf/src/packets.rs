@@ -422,61 +422,57 @@ mod repeat {
     }
 }
 
-/// With a loop of so many turns that the verifier can walk through them. Who sends more messages in
-/// one segment is out of step until a segment shows where frames begin.
+/// With a loop around a function that the verifier checks by itself, once (a global one: what it
+/// knows of the arguments is their types). So a turn in the loop costs it a few instructions, however
+/// much the parser does. Who sends more messages in one segment is out of step until a segment shows
+/// where frames begin.
 #[cfg(feature = "old")]
 mod repeat {
-    use watchdog_common::stream;
+    use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_get_socket_cookie};
+    use watchdog_common::{layout::PROTOCOL_ZOOKEEPER, stream};
 
-    use super::{ShapedTurn, Turn, turn_packet, turn_stashed};
+    use super::{ShapedTurn, Turn, shaped_packet as shaped, shaped_stashed as shaped_early};
+    use super::{turn_packet, turn_stashed};
+    use crate::{
+        maps::{self, FLOWS},
+        sockets,
+    };
 
-    /// The parser's turns per segment, two for each of sixteen messages.
-    const TURNS: u32 = 32;
-    /// The same in a stashed one, whose 64 bytes hold five requests and a part of one.
-    const TURNS_STASHED: u32 = 12;
+    /// The parser's turns per segment, two for each of 512 messages.
+    const TURNS: u32 = 1024;
 
-    #[inline(never)]
+    /// Which direction and which bytes, beside the slot's index.
+    const REQUEST: u32 = 1;
+    const STASH: u32 = 2;
+    const BITS: u32 = 2;
+
+    #[inline(always)]
     pub fn packet<const REQUESTS: bool>(turn: &mut Turn) {
-        for index in 0..TURNS {
-            if turn_packet::<REQUESTS>(index, turn) != 0 {
-                return;
-            }
-        }
-        give_up::<REQUESTS>(turn);
-    }
-
-    #[inline(never)]
-    pub fn stashed<const REQUESTS: bool>(turn: &mut Turn) {
-        for index in 0..TURNS_STASHED {
-            if turn_stashed::<REQUESTS>(index, turn) != 0 {
-                return;
-            }
-        }
-        give_up::<REQUESTS>(turn);
-    }
-
-    #[inline(never)]
-    pub fn shaped_packet<const REQUESTS: bool>(turn: &mut ShapedTurn) {
-        for index in 0..TURNS {
-            if super::shaped_packet::<REQUESTS>(index, turn) != 0 {
-                return;
-            }
-        }
-        give_up::<REQUESTS>(&mut turn.turn);
-    }
-
-    #[inline(never)]
-    pub fn shaped_stashed<const REQUESTS: bool>(turn: &mut ShapedTurn) {
-        for index in 0..TURNS_STASHED {
-            if super::shaped_stashed::<REQUESTS>(index, turn) != 0 {
-                return;
-            }
-        }
-        give_up::<REQUESTS>(&mut turn.turn);
+        run::<REQUESTS>(turn, 0);
     }
 
     #[inline(always)]
-    fn give_up<const REQUESTS: bool>(turn: &mut Turn) {
+    pub fn stashed<const REQUESTS: bool>(turn: &mut Turn) {
+        run::<REQUESTS>(turn, STASH);
+    }
+
+    #[inline(always)]
+    pub fn shaped_packet<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run::<REQUESTS>(&mut turn.turn, 0);
+    }
+
+    #[inline(always)]
+    pub fn shaped_stashed<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run::<REQUESTS>(&mut turn.turn, STASH);
+    }
+
+    #[inline(always)]
+    fn run<const REQUESTS: bool>(turn: &mut Turn, bytes: u32) {
+        let what = if REQUESTS { bytes | REQUEST } else { bytes };
+        let (skb, payload_at, seq, now) = (turn.skb, turn.payload_at, turn.seq, turn.now);
+        if walk(skb, what, payload_at, seq, now) {
+            return;
+        }
         // SAFETY: under the direction's lock, as the turns.
         unsafe {
             let dir = if REQUESTS {
@@ -485,9 +481,72 @@ mod repeat {
                 &mut (*turn.slot).replies
             };
             if dir.cursor < dir.limit {
-                stream::lose_sync(dir, turn.now);
+                stream::lose_sync(dir, now);
             }
         }
+    }
+
+    /// The turns; whether they came to their end.
+    #[inline(never)]
+    fn walk(skb: *mut __sk_buff, what: u32, payload_at: u32, seq: u32, now: u64) -> bool {
+        // The slot is found again, since a pointer to it cannot be handed on.
+        // SAFETY: the program's context; its socket is there, or there would be no turn.
+        let found = unsafe { sockets::find(bpf_get_socket_cookie(skb.cast())) };
+        let Some(at) = found else {
+            return false;
+        };
+        for _ in 0..TURNS {
+            if one_turn(skb, at.index << BITS | what, payload_at, seq, now) != 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// One turn; not 0: it was the last. Exported, or it would not be a global function; and before
+    /// 5.12 such a one takes nothing but numbers and the context.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    pub extern "C" fn one_turn(
+        skb: *mut __sk_buff,
+        what: u32,
+        payload_at: u32,
+        seq: u32,
+        now: u64,
+    ) -> u32 {
+        let Some(slot) = FLOWS.get_ptr_mut(what >> BITS) else {
+            return 1;
+        };
+        let mut turn = Turn {
+            slot,
+            skb,
+            now,
+            payload_at,
+            seq,
+        };
+        let (requests, stash) = (what & REQUEST != 0, what & STASH != 0);
+        // SAFETY: a flow slot, whose direction the caller has locked.
+        let (zookeeper, entry) = unsafe { ((*slot).protocol == PROTOCOL_ZOOKEEPER, (*slot).entry) };
+        let last = if zookeeper {
+            match (requests, stash) {
+                (true, false) => turn_packet::<true>(0, &mut turn),
+                (false, false) => turn_packet::<false>(0, &mut turn),
+                (true, true) => turn_stashed::<true>(0, &mut turn),
+                (false, true) => turn_stashed::<false>(0, &mut turn),
+            }
+        } else {
+            let Some(shape) = maps::shape(entry) else {
+                return 1;
+            };
+            let mut turn = ShapedTurn { turn, shape };
+            match (requests, stash) {
+                (true, false) => shaped::<true>(0, &mut turn),
+                (false, false) => shaped::<false>(0, &mut turn),
+                (true, true) => shaped_early::<true>(0, &mut turn),
+                (false, true) => shaped_early::<false>(0, &mut turn),
+            }
+        };
+        u32::from(last != 0)
     }
 }
 

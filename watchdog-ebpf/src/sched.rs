@@ -170,10 +170,11 @@ fn over(state: u32, since_ns: u64, now: u64) {
         return;
     }
     let took_ns = now.saturating_sub(since_ns);
-    // SAFETY: fields of a map value.
     if state == THREAD_RUNNABLE {
+        // SAFETY: a field of a map value.
         histogram::count(|waits| unsafe { &raw mut (*waits).runqueue }, took_ns);
     } else if state == THREAD_UNINTERRUPTIBLE {
+        // SAFETY: as above.
         histogram::count(|waits| unsafe { &raw mut (*waits).blocked }, took_ns);
     }
 }

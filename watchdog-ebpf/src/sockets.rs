@@ -17,13 +17,14 @@ use aya_ebpf::{
 use watchdog_common::{
     layout::{
         Direction, FlowSlot, ORIGIN_PACKET, ORIGIN_START, OUTGOING, REQUESTS, ROLE_GRANTOR,
-        ROLE_HOLDER, SERVERS, SLOT_LIVE, SlotRef,
+        ROLE_HOLDER, SERVERS, SLOT_FREE, SLOT_LIVE, SlotRef,
     },
     stream,
 };
 
 use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS};
 use crate::offsets::{self, NET_NS, NS_INUM, SOCK_DPORT, SOCK_NET, SOCK_NUM};
+use crate::sync;
 
 /// AF_INET (include/linux/socket.h).
 const AF_INET: u32 = 2;
@@ -59,9 +60,9 @@ pub const fn mapped(v4: u32) -> [u32; 4] {
 }
 
 #[cfg(feature = "old")]
-pub use by_cookie::{Key, key, traced};
+pub use by_cookie::{Key, find, key, traced};
 #[cfg(feature = "old")]
-use by_cookie::{find, retie, tie};
+use by_cookie::{retie, tie};
 #[cfg(not(feature = "old"))]
 pub use by_storage::{Key, key, traced};
 #[cfg(not(feature = "old"))]
@@ -396,7 +397,8 @@ pub unsafe fn open(
             (*slot).life.acked_seq = send_seq;
             (*slot).life.acked_known = 1;
         }
-        (&raw mut (*slot).state).write_volatile(SLOT_LIVE);
+        // Another CPU may have seen the connection end meanwhile: then it stays dead.
+        sync::exchange(&raw mut (*slot).state, SLOT_FREE, SLOT_LIVE);
     }
     if let Some(losses) = LOSSES.get_ptr_mut(0) {
         // SAFETY: a map value. Two CPUs may race; the next flow mends it, and the daemon reads

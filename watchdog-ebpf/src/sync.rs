@@ -6,9 +6,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 const TRIES: u32 = 24;
 
 #[cfg(feature = "old")]
-pub use by_claim::{add, lock, unlock};
+pub use by_claim::{add, exchange, lock, unlock};
 #[cfg(not(feature = "old"))]
-pub use by_swap::{add, lock, unlock};
+pub use by_swap::{add, exchange, lock, unlock};
 
 /// By compare-and-swap.
 #[cfg(not(feature = "old"))]
@@ -39,6 +39,17 @@ mod by_swap {
             }
         }
         false
+    }
+
+    /// Writes a word if it is still what it was.
+    #[inline(always)]
+    pub fn exchange(word: *mut u32, was: u32, is: u32) {
+        // SAFETY: callers pass an aligned word inside a map value.
+        unsafe {
+            atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                word, was, is,
+            )
+        };
     }
 
     /// Gives the lock back; what was written is whole from here on.
@@ -93,6 +104,18 @@ mod by_claim {
     #[inline(always)]
     pub fn unlock(version: *mut u32) {
         plus(version, USE - CLAIM - WRITING);
+    }
+
+    /// Writes a word if it is what it was a moment ago. Who writes in between is overruled, so it is
+    /// for words that nobody else has found yet.
+    #[inline(always)]
+    pub fn exchange(word: *mut u32, was: u32, is: u32) {
+        // SAFETY: callers pass an aligned word inside a map value.
+        unsafe {
+            if word.read_volatile() == was {
+                word.write_volatile(is);
+            }
+        }
     }
 
     /// Adds to a counter that several CPUs write.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::{DemoArgs, DemoRole};
+use crate::explain::ExplainArgs;
 use crate::top::TopArgs;
 
 /// The command line.
@@ -49,6 +50,11 @@ pub enum Command {
         /// Which.
         of: Reference,
     },
+    /// Tell from logs what happened: which leases were lost, why, and what would have warned earlier.
+    #[command(
+        after_help = "Rules and their limits: docs/explain.md. Exit codes: 0 told, 2 a file or option is wrong."
+    )]
+    Explain(ExplainArgs),
     /// Say everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.
@@ -151,6 +157,9 @@ pub struct RunArgs {
     /// What is known of leases is kept here over a restart.
     #[arg(long, value_name = "DIR", default_value = "/run/lease-watchdog")]
     pub state_dir: PathBuf,
+    /// Record everything into this file, for tests and reports of bugs; it grows without end.
+    #[arg(long, value_name = "FILE")]
+    pub record_all: Option<PathBuf>,
     /// The running kernel's types.
     #[arg(
         long,

@@ -55,11 +55,27 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Who else may ask, and how.
     pub http: Http,
+    /// Where incidents are recorded; None: nowhere.
+    pub recorder: Option<Recorder>,
     /// Own cost beyond which the daemon leaves.
     pub limits: Limits,
     /// Whether what the kernel programs cost is counted for a second a minute.
     pub probe_cost: bool,
 }
+
+/// Where incidents are recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Bytes that may lie there.
+    pub keep_bytes: u64,
+}
+
+/// Recordings that are kept unless told otherwise: a few hundred incidents of a small node.
+pub const KEEP_BYTES: u64 = 64 << 20;
+/// Less than two whole memories of the recorder would keep nothing but the newest incident.
+pub const MIN_KEEP_BYTES: u64 = 8 << 20;
 
 /// What of the node to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,6 +259,7 @@ impl Default for Config {
             alerts: Vec::new(),
             http_listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9527)),
             http: Http::default(),
+            recorder: None,
             limits: Limits {
                 cpu: 0.05,
                 memory_bytes: 128 << 20,

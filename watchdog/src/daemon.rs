@@ -23,6 +23,7 @@ use crate::{
     memory::{self, Remembered, Slate},
     netns::Netns,
     outbox::{Lost, Outbox},
+    recorder::{self, Recorder},
     sinks::{
         events::{Attached, Refused, ScopeSaid, Started},
         metrics::Metrics,
@@ -44,6 +45,8 @@ pub struct Wishes {
     pub state_dir: PathBuf,
     /// Who is told that the tick runs.
     pub service: Service,
+    /// A file for everything that is recorded.
+    pub record_all: Option<PathBuf>,
 }
 
 /// A daemon whose tick runs. Dropping it does not end the tick; [`Control::stop`] does.
@@ -62,6 +65,8 @@ pub struct Daemon {
     pub scope: Scope,
     /// What a change of the configuration needs.
     pub reloads: Reloads,
+    /// Who records, if anyone does.
+    pub recorder: Option<Recorder>,
     /// All leases as they stand.
     pub board: Board,
 }
@@ -70,6 +75,7 @@ pub struct Daemon {
 pub struct Reloads {
     gate: Gate,
     netns: Option<Netns>,
+    recorder: Option<Recorder>,
 }
 
 impl Daemon {
@@ -127,6 +133,7 @@ impl Daemon {
             memory::start(&wishes.state_dir, &slate);
         }
         let (executables, gate) = Executables::start(config.admission());
+        let recorder = record(config, wishes, capacity);
         let tick = Tick {
             reads: report.has("reads"),
             kernel,
@@ -138,6 +145,7 @@ impl Daemon {
             executables,
             remembered,
             live,
+            recorder: recorder.clone(),
             slate,
             service: wishes.service.another(),
             control,
@@ -168,7 +176,12 @@ impl Daemon {
             adopted,
             programs,
             scope: config.scope.clone(),
-            reloads: Reloads { gate, netns },
+            reloads: Reloads {
+                gate,
+                netns,
+                recorder: recorder.clone(),
+            },
+            recorder,
             board,
         })
     }
@@ -242,6 +255,9 @@ pub fn reload(
                 .to_owned(),
         );
     }
+    if new.recorder != old.recorder {
+        return Err("recorder cannot change while running; restart the daemon".to_owned());
+    }
     let (before, ports) = (port_table(old), port_table(new));
     for (index, entry) in old.leases.iter().enumerate() {
         let kept = |new: &LeaseEntry| new.name == entry.name && new.shape() == entry.shape();
@@ -260,6 +276,9 @@ pub fn reload(
     }
     if new.probe_cost != old.probe_cost {
         return Err("limits.probe_cost cannot change while running; restart the daemon".to_owned());
+    }
+    if let Some(recorder) = &reloads.recorder {
+        recorder.reconfigured(new.entry_settings());
     }
     let done = Arc::new(AtomicBool::new(false));
     control.reload.push(tick::Reload {
@@ -284,6 +303,42 @@ fn search(config: &Config, ports: [u8; PORTS], netns: Option<u32>) -> Search {
         netns,
         clock: tick::clock,
     }
+}
+
+/// Starts the recorder, if there is anything to record for.
+fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<Recorder> {
+    let plan = recorder::Plan {
+        dir: config
+            .recorder
+            .as_ref()
+            .map(|recorder| (recorder.dir.clone(), recorder.keep_bytes)),
+        all: wishes.record_all.clone(),
+        kept_bytes: recorder::KEPT_BYTES,
+    };
+    if plan.is_empty() {
+        return None;
+    }
+    let line = |path: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    let header = recorder::format::Header {
+        version: recorder::format::VERSION,
+        daemon: env!("CARGO_PKG_VERSION").to_owned(),
+        node: line("/proc/sys/kernel/hostname"),
+        boot: line("/proc/sys/kernel/random/boot_id"),
+        entries: config
+            .entry_names()
+            .into_iter()
+            .zip(config.entry_settings())
+            .collect(),
+        capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
+        reason: String::new(),
+        thin: false,
+    };
+    Recorder::start(plan, header)
+        .inspect_err(|error| tracing::error!(%error, "nothing is recorded"))
+        .ok()
 }
 
 fn kernel_release() -> String {

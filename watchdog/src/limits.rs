@@ -176,17 +176,12 @@ pub fn used() -> std::io::Result<Used> {
         let micros = time.tv_sec * 1_000_000 + time.tv_usec;
         u64::try_from(micros).unwrap_or(0).saturating_mul(1000)
     };
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse().ok())
-        .unwrap_or(0);
-    // SAFETY: no memory is involved.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let statm = procfs::process::Process::myself()
+        .and_then(|process| process.statm())
+        .map_err(std::io::Error::other)?;
     Ok(Used {
         cpu_ns: span_ns(usage.ru_utime) + span_ns(usage.ru_stime),
-        memory_bytes: pages * u64::try_from(page).unwrap_or(4096),
+        memory_bytes: statm.resident * procfs::page_size(),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::sync::oneshot;
@@ -11,6 +12,7 @@ use watchdog::collect::probe_cost;
 use watchdog::config::Config;
 use watchdog::daemon::{self, Daemon, Wishes};
 use watchdog::demo;
+use watchdog::explain;
 use watchdog::failure::Failure;
 use watchdog::kernel::Options;
 use watchdog::mute;
@@ -22,6 +24,9 @@ use watchdog::sinks::stream::Destination;
 use watchdog::tick::service::Service;
 use watchdog::tick::{self, Control};
 use watchdog::top;
+
+/// Time for the recorder's last file. With what the sinks take it is within a second.
+const RECORDERS_LAST: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -43,6 +48,9 @@ fn main() -> ExitCode {
         Command::Reference { of } => {
             print!("{}", page(*of));
             Ok(())
+        }
+        Command::Explain(args) => {
+            explain::run(args).map_err(|error| Failure::Usage(format!("{error:#}")))
         }
         // On the main thread and before any other: the demo's children die with the thread that
         // started them.
@@ -130,6 +138,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
         }),
         state_dir: args.state_dir.clone(),
         service: Service::from_environment(),
+        record_all: args.record_all.clone(),
     };
     let control = Control::default();
     let metrics = Arc::clone(&prepared.metrics);
@@ -150,6 +159,7 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     let started = daemon.describe(prepared.http_address());
     let reloads = daemon.reloads;
     wishes.service.ready();
+    let recorder = daemon.recorder.clone();
     let ended = serve(Inputs {
         started,
         config,
@@ -169,5 +179,10 @@ async fn daemon(config: Config, args: &RunArgs) -> Result<(), Failure> {
     })
     .await;
     wishes.service.stopping();
+    if let Some(recorder) = recorder
+        && !recorder.finish(RECORDERS_LAST)
+    {
+        tracing::warn!("the recorder's disk hangs: its last minutes are lost");
+    }
     ended
 }

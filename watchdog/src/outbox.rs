@@ -96,6 +96,11 @@ pub enum Message {
         /// When it ran.
         to: Mono,
     },
+    /// This entry's grantor holds replies back for too long for `renews_from: request`.
+    LongPoll {
+        /// Index of the entry.
+        entry: u16,
+    },
     /// Something was lost.
     Dropped {
         /// What.

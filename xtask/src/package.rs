@@ -1,6 +1,6 @@
 //! `cargo xtask package`. In: the built daemon, its unit and documents. Out: a Debian package in
 //! `target/debian`. What is in it stands in watchdog/Cargo.toml (`package.metadata.deb`), its scripts
-//! in packaging/debian.
+//! in configs/packaging/debian.
 
 use std::{
     fs,
@@ -61,8 +61,8 @@ fn parts(layout: &Layout, daemon: &Path) -> Vec<PathBuf> {
     let mut parts = vec![daemon.to_owned(), layout.root().join("watchdog/Cargo.toml")];
     for folder in [
         "configs",
-        "packaging",
-        "packaging/debian",
+        "configs/packaging",
+        "configs/packaging/debian",
         "docs",
         "dashboards",
     ] {

@@ -12,6 +12,7 @@ use crate::leases::observation::Comm;
 use crate::time::Mono;
 
 /// What a thread does, as /proc shows it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Doing {
     /// R: on a CPU, or waits for one.
@@ -27,6 +28,7 @@ pub enum Doing {
 }
 
 /// What a sleeping thread waits for.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Not known, or it does not wait.
@@ -48,6 +50,7 @@ pub enum Wait {
 }
 
 /// How the thread is related to the flow.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// It reads or writes the flow's socket.
@@ -61,6 +64,7 @@ pub enum Part {
 }
 
 /// One thread.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThreadLook {
     /// Its part in this.
@@ -86,6 +90,7 @@ pub struct ThreadLook {
 }
 
 /// A block device that a thread of the process waits for, or might.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeviceLook {
     /// Name as under /sys/block.
@@ -104,6 +109,7 @@ pub struct DeviceLook {
 }
 
 /// The cgroup that limits the process's CPU time.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CgroupLook {
     /// Path below its hierarchy.
@@ -117,6 +123,7 @@ pub struct CgroupLook {
 }
 
 /// Who has the CPU that a thread waits for.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunnerLook {
     /// Thread id.
@@ -128,6 +135,7 @@ pub struct RunnerLook {
 }
 
 /// Memory as the process feels it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MemoryLook {
     /// Major faults of the whole process within `over_ns`.
@@ -141,6 +149,7 @@ pub struct MemoryLook {
 }
 
 /// What TCP says of the flow (tcp_info).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpLook {
     /// Segments not acknowledged.
@@ -163,6 +172,7 @@ pub struct TcpLook {
 pub const MAX_THREADS: usize = 3;
 
 /// All of it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Collected {
     /// When it was looked at.

@@ -16,6 +16,7 @@ use self::text::{Label, Text};
 use crate::leases::observation::{Comm, StallKind};
 
 /// Why, in the order in which they are tried: own node first, then the path, then the peer.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
     /// The whole node stood still.
@@ -51,6 +52,7 @@ pub enum Cause {
 }
 
 /// Whose side a fact was measured on.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// This end of the flow.
@@ -60,6 +62,7 @@ pub enum Side {
 }
 
 /// One measured fact.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fact {
     /// A thread that serves the flow makes no progress.
@@ -250,6 +253,7 @@ impl Fact {
 }
 
 /// Several causes.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CauseSet(u16);
 
@@ -271,6 +275,7 @@ impl CauseSet {
 pub const MAX_FACTS: usize = 6;
 
 /// A cause and the facts under it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
     /// The cause.

@@ -65,6 +65,9 @@ pub struct Book {
     /// Leases about which more is to be found out.
     wants: Wants,
     refused: u64,
+    /// A bit an entry: its leases look like long polls, and whether that has been asked for.
+    long_polls: u64,
+    long_polls_told: u64,
 }
 
 /// One lease as it stands.
@@ -123,6 +126,8 @@ impl Book {
             adrift: Vec::with_capacity(capacity),
             wants: Wants::new(capacity),
             refused: 0,
+            long_polls: 0,
+            long_polls_told: 0,
         }
     }
 
@@ -164,6 +169,9 @@ impl Book {
         };
         lease.facts.gap = gap;
         lease.take_in(flow, &settings, &mut self.shared, now);
+        if lease.is_long_poll(&settings) {
+            self.long_polls |= 1 << (flow.entry & 63);
+        }
         if let Some(expiry) = lease.expiry(flow, &settings) {
             self.expire(slot, expiry, now, say);
             return;
@@ -285,6 +293,18 @@ impl Book {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// An entry that `renews_from: request` does not fit: its grantor holds replies back for more than a
+    /// third of the timeout, time after time. Each is told once.
+    pub fn take_long_poll(&mut self) -> Option<u16> {
+        let new = self.long_polls & !self.long_polls_told;
+        let entry = new.trailing_zeros();
+        if entry >= u64::BITS {
+            return None;
+        }
+        self.long_polls_told |= 1 << entry;
+        u16::try_from(entry).ok()
     }
 
     /// How often a lease could not be followed because the book was full.

@@ -8,6 +8,7 @@ use crate::causes::Verdict;
 use crate::time::Mono;
 
 /// How far a lease is from lapsing, mildest first.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// Renewals come as they always did.
@@ -23,6 +24,7 @@ pub enum Stage {
 }
 
 /// Where a transition leads: a stage, or one of the two endings.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// To this stage.
@@ -34,6 +36,7 @@ pub enum Outcome {
 }
 
 /// Where the renewal stands now.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Condition {
     /// Nothing is wrong.
@@ -61,6 +64,7 @@ pub enum Condition {
 }
 
 /// What a lease is called.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseId {
     /// A ZooKeeper session id.
@@ -75,10 +79,12 @@ pub enum LeaseId {
 }
 
 /// Names a lease inside one [`Book`](super::book::Book), stable for the lease's life.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseHandle(pub u64);
 
 /// The lease that a note is about, as it stands at that moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Subject {
     /// Stable handle.
@@ -100,6 +106,7 @@ pub struct Subject {
 }
 
 /// A change of stage, or of what is known of its cause (then `from` = `to`).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transition {
     /// The lease.
@@ -121,6 +128,7 @@ pub struct Transition {
 }
 
 /// Why a lease is no longer followed.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GoneReason {
     /// Closed by its holder on the wire.
@@ -134,6 +142,7 @@ pub enum GoneReason {
 }
 
 /// A grantor expired a holder that had done its part.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FalseExpiry {
     /// The lease, at the grantor's end.
@@ -149,6 +158,7 @@ pub struct FalseExpiry {
 }
 
 /// What the model says.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Note {
     /// First proof of a lease, or of its true id (`was` = the id it was known by until now).

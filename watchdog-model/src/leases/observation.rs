@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use crate::time::Mono;
 
 /// Which end of the flow this node is.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Renews the lease.
@@ -18,6 +19,7 @@ pub enum Role {
 }
 
 /// Names one flow for as long as it is known: slot index in the low, slot generation in the high half.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey(pub u64);
 
@@ -25,6 +27,7 @@ pub struct FlowKey(pub u64);
 pub type Comm = [u8; 16];
 
 /// Both addresses of a flow, normalised (`::ffff:a.b.c.d` is `a.b.c.d`).
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoints {
     /// This end.
@@ -34,6 +37,7 @@ pub struct Endpoints {
 }
 
 /// Who owns this end of the flow, once a thread has read or written it.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// Process id (tgid) in the daemon's pid namespace.
@@ -45,6 +49,7 @@ pub struct Owner {
 }
 
 /// A ConnectRequest seen on the flow.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// When it was sent (holder) or arrived (grantor).
@@ -56,6 +61,7 @@ pub struct Hello {
 }
 
 /// A ConnectResponse seen on the flow.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
     /// When it arrived (holder) or was sent (grantor).
@@ -67,6 +73,7 @@ pub struct Welcome {
 }
 
 /// How this end of a flow came to its end.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseHow {
     /// The peer sent FIN first.
@@ -82,6 +89,7 @@ pub enum CloseHow {
 }
 
 /// The end of a flow.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
     /// When the state left ESTABLISHED.
@@ -91,6 +99,7 @@ pub struct Closed {
 }
 
 /// Why a thread makes no progress although it should.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StallKind {
     /// Signal-stopped or traced (state T or t).
@@ -104,6 +113,7 @@ pub enum StallKind {
 }
 
 /// A stall of one thread or, for a flow, of *every* thread that served its last renewals.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
     /// Since when.
@@ -117,6 +127,7 @@ pub struct Stall {
 }
 
 /// One flow of one lease, at one moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FlowObservation {
     /// The flow.
@@ -203,6 +214,7 @@ pub struct FlowObservation {
 }
 
 /// What an earlier run of the daemon knew of a flow.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// Session id; 0: not known.
@@ -216,6 +228,7 @@ pub struct Remembered {
 }
 
 /// Where a lease's timeout is known from, best last.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TimeoutSource {
     /// Guessed from the cadence: three times it. Never alone a reason to go beyond `at_risk`.

@@ -7,6 +7,7 @@ use super::observation::Role;
 use crate::time::{MS, SECOND, secs};
 
 /// A part of a lease's timeout, kept as a fraction so that a third is a third.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Share {
     numerator: u32,
@@ -55,6 +56,7 @@ impl Share {
 }
 
 /// Which ends of an entry's flows are followed.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Roles {
     /// Follow the ends that renew.
@@ -75,6 +77,7 @@ impl Roles {
 }
 
 /// The thresholds of one config entry.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntrySettings {
     /// Grace after something was due, ns; None: `max(T/12, 0.25 s, min(1 s, (T − c)/4))`.

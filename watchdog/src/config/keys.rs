@@ -1,4 +1,4 @@
-//! The table of configuration keys. [`super::walk`] refuses what is not in it, the example
+//! The table of configuration keys. `walk` refuses what is not in it, the example
 //! configuration must mention each, and tests hold both to it.
 
 /// One key.
@@ -237,7 +237,9 @@ pub const KEYS: &[Key] = &[
         "path",
         "a file with the token to be shown at the port",
     ),
-    key("recorder", "group", "not supported yet"),
+    key("recorder", "group", "flight recorder; absent: none"),
+    key("recorder.dir", "path", "where incidents are written"),
+    key("recorder.keep", "size", "how much may lie there"),
     key("limits", "group", "own cost beyond which the daemon leaves"),
     key("limits.cpu", "share", "of one core"),
     key("limits.memory", "size", "resident"),

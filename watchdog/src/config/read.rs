@@ -4,14 +4,15 @@
 //! mistake the value in the result is a default, and the caller throws the result away.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::netns::Netns;
 
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
-    ApiSocket, Config, LeaseEntry, MAX_LEASES, Protocol, Roles, Stages, alerts, exchange, trust,
-    units,
+    ApiSocket, Config, KEEP_BYTES, LeaseEntry, MAX_LEASES, MIN_KEEP_BYTES, Protocol, Recorder,
+    Roles, Stages, alerts, exchange, trust, units,
 };
 
 /// Reads the top of the tree into the defaults.
@@ -51,7 +52,7 @@ pub fn config(top: &Place<'_>) -> Config {
         config.http.token_file = http.read("token_file", token_file);
     }
     if let Some(place) = keys.get("recorder") {
-        place.complain("not supported yet; remove the key");
+        config.recorder = recorder(place);
     }
     if let Some(limits) = keys.get("limits").and_then(Place::group) {
         if let Some(cpu) = limits.read("cpu", units::share) {
@@ -65,6 +66,39 @@ pub fn config(top: &Place<'_>) -> Config {
         }
     }
     config
+}
+
+fn recorder(place: &Place<'_>) -> Option<Recorder> {
+    let keys = place.group()?;
+    let keep_bytes = keys.read("keep", kept).unwrap_or(KEEP_BYTES);
+    if keys.get("dir").is_none() {
+        place
+            .complain("dir is missing; say where to record, like \"dir: /var/lib/lease-watchdog\"");
+        return None;
+    }
+    let dir = keys.read("dir", directory)?;
+    Some(Recorder { dir, keep_bytes })
+}
+
+fn directory(value: &Value) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text(value)?);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "{:?} is not an absolute path; write \"/var/lib/lease-watchdog\"",
+            path.display()
+        ))
+    }
+}
+
+fn kept(value: &Value) -> Result<u64, String> {
+    match units::size(value)? {
+        little if little < MIN_KEEP_BYTES => {
+            Err(format!("{value} is too little; write at least \"8MiB\""))
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 fn cgroup_path(value: &Value) -> Result<String, String> {

@@ -297,8 +297,9 @@ fn each_mistake_names_line_key_and_mend() {
             "x.yaml:1: http.listen: \"localhost:80\" is not an address with a port; write \"127.0.0.1:80\"",
         ),
         (
-            "recorder: { dir: /x }\n".to_owned(),
-            "x.yaml:1: recorder: not supported yet; remove the key",
+            "recorder: { dir: x, keep: 1MiB }\n".to_owned(),
+            "x.yaml:1: recorder.dir: \"x\" is not an absolute path; write \"/var/lib/lease-watchdog\"\n\
+             x.yaml:1: recorder.keep: \"1MiB\" is too little; write at least \"8MiB\"",
         ),
         (
             "alerts:\n- on: at_risk\n".to_owned(),

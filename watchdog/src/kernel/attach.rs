@@ -115,6 +115,17 @@ const SIGNALS: &[Signal] = &[
         }],
     },
     Signal {
+        name: "flow_end",
+        required: false,
+        needs: None,
+        fields: &[],
+        ways: &[Way {
+            program: "flow_end",
+            hook: "tp_btf tcp_destroy_sock",
+            kind: Kind::Tracepoint("tcp_destroy_sock"),
+        }],
+    },
+    Signal {
         name: "retransmits",
         required: false,
         needs: None,

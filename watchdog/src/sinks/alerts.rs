@@ -8,8 +8,8 @@
 //! An alert sees of an incident only the leases that its filter takes. What fires is told:
 //! - `firing` once, when a lease that it sees reaches its stage, unless that entry is muted;
 //! - `grown` when the stage is worse, the cause is known, the leases are twice as many, or more
-//!   than was told [`NEWS_AFTER_NS`] ago;
-//! - `resolved` once it has been below the stage for [`CALM_NS`]. The same trouble again before
+//!   than was told `NEWS_AFTER_NS` ago;
+//! - `resolved` once it has been below the stage for `CALM_NS`. The same trouble again before
 //!   that is the same alert: a lease that flaps pages once.
 //!
 //! A mute keeps new alerts from firing; what fires already is told to its end. When it is over,

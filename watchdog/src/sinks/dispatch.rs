@@ -73,6 +73,10 @@ impl Dispatch {
                 Message::Stalled { from, to } => {
                     self.emit(*at, &Arc::from(self.renderer.stalled(*at, *from, *to)));
                 }
+                Message::LongPoll { entry } => tracing::warn!(
+                    "leases[{entry}]: replies come after more than a third of the timeout, time after \
+                     time: a long poll; write \"renews_from: reply\""
+                ),
                 Message::Dropped { what, count, since } => {
                     self.metrics.lost(*what).inc_by(*count);
                     let line = self.renderer.dropped(*at, *what, *count, *since);

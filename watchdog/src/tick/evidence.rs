@@ -13,6 +13,7 @@ use crate::collect::helper::Question;
 use crate::collect::look::Subject;
 use crate::collect::waits::Own;
 use crate::outbox::{Message, Stamped};
+use crate::recorder::Op;
 
 /// Questions and answers of one tick: 400 a second at most.
 const A_TICK: usize = 20;
@@ -24,7 +25,14 @@ impl<G: Gauges + 'static> Tick<G> {
             return;
         };
         let outbox = &mut self.outbox;
+        let recorder = self.recorder.clone();
+        let record = |op| {
+            if let Some(recorder) = &recorder {
+                recorder.put(now, op);
+            }
+        };
         let mut say = |note| {
+            record(Op::Said(note));
             outbox.send(Stamped {
                 at: now,
                 message: Message::Note(note),
@@ -33,6 +41,10 @@ impl<G: Gauges + 'static> Tick<G> {
         let mut answered = false;
         for answer in std::iter::from_fn(|| helper.answer()).take(A_TICK) {
             if fits(&answer.collected, threads) {
+                record(Op::Evidence {
+                    handle: answer.handle,
+                    found: answer.collected,
+                });
                 self.book
                     .evidence(answer.handle, &answer.collected, now, &mut say);
                 answered = true;
@@ -40,8 +52,10 @@ impl<G: Gauges + 'static> Tick<G> {
         }
         if answered {
             // The other ends that were reminded.
+            record(Op::Advance);
             self.book.advance(now, &mut say);
         }
+        record(Op::Asked);
         let mut asked = false;
         self.book.wanted(now, A_TICK, &mut |want, tids| {
             let flow = want.flow.and_then(|key| flows.named(key));

@@ -42,6 +42,7 @@ use crate::{
     live::Publisher,
     memory,
     outbox::{Message, Outbox, Stamped},
+    recorder::{Op, Recorder},
 };
 use flows::{Flow, FlowTable};
 use threads::ThreadTable;
@@ -196,6 +197,8 @@ pub struct Tick<G> {
     pub remembered: memory::Remembered,
     /// Where all leases are shown.
     pub live: Publisher,
+    /// Who keeps what the book is told and says; None: nobody.
+    pub recorder: Option<Recorder>,
     /// Where what a later run should know is left.
     pub slate: memory::Slate,
     /// Who is told that it runs.
@@ -242,8 +245,10 @@ impl<G: Gauges + 'static> Tick<G> {
                 // The thread that takes the signal may wake a moment after this one.
                 sleep_until(now.plus(MS));
                 if pause::was_continued() || self.has_moved(&threads, due, now) {
+                    self.record(now, Op::DaemonGap { from: due, to: now });
                     self.book.daemon_gap(due, now);
                 } else {
+                    self.record(now, Op::NodeGap { from: due, to: now });
                     self.book.node_gap(due, now);
                 }
             }
@@ -297,9 +302,16 @@ impl<G: Gauges + 'static> Tick<G> {
     /// One look at everything that may have changed. Whether there was something to say.
     fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) -> bool {
         let outbox = &mut self.outbox;
+        let recorder = self.recorder.clone();
+        let record = |op| {
+            if let Some(recorder) = &recorder {
+                recorder.put(now, op);
+            }
+        };
         let mut said = false;
         let mut say = |note: Note| {
             said = true;
+            record(Op::Said(note));
             outbox.send(Stamped {
                 at: now,
                 message: Message::Note(note),
@@ -344,6 +356,14 @@ impl<G: Gauges + 'static> Tick<G> {
                             flow.observation.remembered = self.remembered.of(flow);
                         }
                         if !flow.foreign {
+                            if recorder.is_some() {
+                                let known = self.book.carried(flow.observation.key, now);
+                                let cadence = known.and_then(|lease| lease.learned_cadence_ns);
+                                record(Op::Observe {
+                                    flow: flow.observation,
+                                    cadence_ns: cadence.unwrap_or(0),
+                                });
+                            }
                             self.book.observe(&flow.observation, now, &mut say);
                         }
                     }
@@ -352,6 +372,7 @@ impl<G: Gauges + 'static> Tick<G> {
                     let key: Option<FlowKey> = flows.get_mut(index).map(|f| f.observation.key);
                     if state.free_flow(index) {
                         if let Some(key) = key {
+                            record(Op::FlowGone(key));
                             self.book.flow_gone(key, now, &mut say);
                         }
                         flows.forget(index);
@@ -360,7 +381,12 @@ impl<G: Gauges + 'static> Tick<G> {
             }
             threads.sweep(state, now);
         }
+        record(Op::Advance);
         self.book.advance(now, &mut say);
+        if let Some(entry) = self.book.take_long_poll() {
+            let message = Message::LongPoll { entry };
+            outbox.send(Stamped { at: now, message });
+        }
         said
     }
 
@@ -392,6 +418,12 @@ impl<G: Gauges + 'static> Tick<G> {
 
     fn state(&self) -> Option<&State> {
         self.kernel.as_ref().map(|kernel| &kernel.state)
+    }
+
+    fn record(&self, at: Mono, op: Op) {
+        if let Some(recorder) = &self.recorder {
+            recorder.put(at, op);
+        }
     }
 
     fn say(&mut self, at: Mono, message: Message) {

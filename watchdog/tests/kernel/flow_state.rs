@@ -40,6 +40,23 @@ fn who_closes_and_who_is_left_are_told_apart() {
     );
 }
 
+/// The kernel skips a program that is on this CPU already: then the state change is not told.
+#[test]
+fn a_socket_that_is_gone_leaves_no_slot_though_its_state_was_missed() {
+    let Some(bed) = Bed::with(here!(), &["flow_start", "flow_end"]) else {
+        return;
+    };
+    let Pair { holder, grantor } = bed.pair();
+    let cookies = [holder.cookie, grantor.cookie];
+    drop(holder);
+    drop(grantor);
+    for cookie in cookies {
+        let gone = bed.until(cookie, "dead", |slot| slot.state == SLOT_DEAD);
+        assert_eq!(gone.life.how, CLOSE_OWN);
+        assert!(gone.life.opened_ns < gone.life.closed_ns);
+    }
+}
+
 #[test]
 fn a_reset_is_told_from_a_fin() {
     let Some(bed) = Bed::with(here!(), ONLY) else {

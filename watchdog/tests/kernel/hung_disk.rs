@@ -97,7 +97,8 @@ impl Drop for HungDisk {
         if let Some(device) = &self.loop_device {
             undo("losetup", &["--detach", device]);
         }
-        undo("umount", &[&text(&self.directory.join("fuse"))]);
+        // Lazily: the kernel may hold the image for a moment longer than the loop device is there.
+        undo("umount", &["-l", &text(&self.directory.join("fuse"))]);
         let _gone = self.fuse.kill();
         let _waited = self.fuse.wait();
         let _removed = std::fs::remove_dir_all(&self.directory);

@@ -22,6 +22,7 @@ const ALL: &[&str] = &[
     "reads",
     "writes",
     "flow_state",
+    "flow_end",
     "retransmits",
     "switches",
     "wakeups",

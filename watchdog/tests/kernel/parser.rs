@@ -298,8 +298,17 @@ impl Laboratory {
     }
 
     fn same(&self, cookie: u64, bases: [u32; 2], host: &Flow) -> Result<(), TestCaseError> {
-        let on_host = both(&host.slot, [START; 2]);
-        let look = || Some(both(&self.bed.borrow().slot(cookie)?, bases));
+        let comparable = |mut seen: [Seen; 2]| {
+            if self.shape.protocol == PROTOCOL_REQUEST_REPLY && self.shape.length_bytes == 0 {
+                // Without a frame a message ends where its segment does, and TCP cuts as it likes.
+                for direction in &mut seen {
+                    direction.unread_end = 0;
+                }
+            }
+            seen
+        };
+        let on_host = comparable(both(&host.slot, [START; 2]));
+        let look = || Some(comparable(both(&self.bed.borrow().slot(cookie)?, bases)));
         let same = soon(|| look().filter(|seen| *seen == on_host));
         if same.is_none() {
             prop_assert_eq!(look(), Some(on_host), "kernel, host");
@@ -453,7 +462,10 @@ fn shapes() -> [EntryShape; 7] {
 
 #[test]
 fn requests_of_any_shape_are_the_same_at_both_ends() {
-    for shape in shapes() {
+    let [bare, signed, big, _, _, consul, _] = shapes();
+    // Only those that stay synchronised whatever the bytes: an anchor depends on where segments end,
+    // and TCP may pack what is sent in two into one.
+    for shape in [bare, signed, big, consul] {
         let Some(laboratory) = Laboratory::of(here!(), shape) else {
             return;
         };

@@ -404,6 +404,8 @@ fn https_is_spoken_with_whom_the_node_trusts() {
             "2",
             "-subj",
             "/CN=localhost",
+            "-extensions",
+            "usr_cert",
             "-addext",
             "subjectAltName=DNS:localhost",
             "-keyout",

@@ -23,6 +23,7 @@ mod page;
 mod paths;
 mod prometheus;
 mod protocols;
+mod recorder;
 mod scope;
 mod seen;
 mod server_restart;

@@ -92,6 +92,8 @@ pub(super) struct Lease {
 
     /// Counters of the flow when it was last looked at.
     answers: u64,
+    /// How many answers in a row took more than a third of the timeout.
+    slow_answers: u32,
     reads: u64,
     keepalives: u64,
     unsynchronised_at: Option<Mono>,
@@ -152,6 +154,7 @@ impl Lease {
             overrun: None,
             in_hand: None,
             answers: 0,
+            slow_answers: 0,
             reads: 0,
             keepalives: 0,
             unsynchronised_at: flow.unsynchronised_at,
@@ -435,6 +438,13 @@ impl Lease {
         let read = flow.reads > self.reads;
         let kept_alive = flow.keepalives > self.keepalives;
         (self.answers, self.reads, self.keepalives) = (flow.answers, flow.reads, flow.keepalives);
+        if answered {
+            let slow = self
+                .facts
+                .timeout
+                .is_some_and(|timeout| flow.rtt_ns > timeout.ns / 3);
+            self.slow_answers = if slow { self.slow_answers + 1 } else { 0 };
+        }
         let looked_away = self
             .facts
             .gap
@@ -510,6 +520,12 @@ impl Lease {
                 .learn(newest.since(before), newest, timeout_ns);
             self.facts.cadence_ns = self.worst_gap.known(timeout_ns);
         }
+    }
+
+    /// Whether its grantor regularly holds replies back for longer than a request may renew from.
+    pub fn is_long_poll(&self, settings: &EntrySettings) -> bool {
+        // Once is a stalled grantor, twice another.
+        self.slow_answers >= 3 && !settings.has_goodbye && !settings.renews_from_reply
     }
 
     /// Whether the flow proves that the lease has expired.

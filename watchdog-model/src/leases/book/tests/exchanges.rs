@@ -181,6 +181,20 @@ fn polled(bench: &mut Bench, flow: &mut FlowObservation, hold_ns: u64) {
 }
 
 #[test]
+fn a_long_poll_that_is_taken_for_plain_requests_is_owned_up_to_once() {
+    let mut bench = Bench::with(settings());
+    let mut flow = opened(1, Role::Holder, START);
+    flow.pending_since = Some(START);
+    for cycle in 1..=3 {
+        bench.until(secs(8 * cycle));
+        assert_eq!(bench.book.take_long_poll(), None);
+        polled(&mut bench, &mut flow, secs(8));
+    }
+    let said = [bench.book.take_long_poll(), bench.book.take_long_poll()];
+    assert_eq!(said, [Some(0), None]);
+}
+
+#[test]
 fn a_long_poll_renews_from_when_its_reply_was_sent() {
     for (role, hold_ns) in [
         (Role::Holder, None),
