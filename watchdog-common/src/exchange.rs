@@ -320,20 +320,21 @@ fn gather<P: Payload>(
     payload: &P,
 ) -> Gathered {
     let have = dir.head_len;
-    if hole || have >= want || have >= HEAD_MOST as u32 {
+    if hole || have >= want {
         return Gathered::Never;
     }
     let missing = want - have;
     let take = if missing < fresh { missing } else { fresh };
-    // As in `stream::step`.
+    // As in `frames::step`.
     let bounded = core::hint::black_box(u64::from(take.wrapping_sub(1)));
-    if bounded >= HEAD_MOST as u64 {
+    let at = core::hint::black_box(u64::from(have));
+    if bounded >= HEAD_MOST as u64 || at >= HEAD_MOST as u64 {
         return Gathered::Never;
     }
     let take = bounded as u32 + 1;
     let from = len.wrapping_sub(fresh);
     // SAFETY: have < HEAD_MOST and take ≤ HEAD_MOST, so the end is within HEAD.
-    let copied = unsafe { payload.copy(from, dir.head.as_mut_ptr().add(have as usize), take) };
+    let copied = unsafe { payload.copy(from, dir.head.as_mut_ptr().add(at as usize), take) };
     if !copied {
         return Gathered::Never;
     }

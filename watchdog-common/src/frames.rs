@@ -124,13 +124,15 @@ fn step<P: Payload>(dir: &mut Direction, framing: &Framing, payload: &P) -> Step
         let take = if missing < left { missing } else { left };
         // An old verifier does not learn 1 ≤ n ≤ 64 from a test against 0; it does from n − 1 < 64.
         let bounded = core::hint::black_box(u64::from(take.wrapping_sub(1)));
-        if bounded >= HEAD_MOST as u64 || have >= HEAD_MOST as u32 {
+        // And `have` as 64 bits: what it learns of the lower half it does not carry to an address.
+        let at = core::hint::black_box(u64::from(have));
+        if bounded >= HEAD_MOST as u64 || at >= HEAD_MOST as u64 {
             return Step::Broken;
         }
         let take = bounded as u32 + 1;
         // SAFETY: have < HEAD_MOST and take ≤ HEAD_MOST, so the end is within HEAD.
         let copied =
-            unsafe { payload.copy(dir.cursor, dir.head.as_mut_ptr().add(have as usize), take) };
+            unsafe { payload.copy(dir.cursor, dir.head.as_mut_ptr().add(at as usize), take) };
         if !copied {
             return Step::Broken;
         }

@@ -70,7 +70,9 @@ pub fn destroyed(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        let Some(slot) = sockets::slot_of(sockets::traced(sk)) else {
+        let key = sockets::traced(sk);
+        let Some(slot) = sockets::slot_of(key) else {
+            sockets::gone(key);
             return;
         };
         if (*slot).life.closed_ns == 0 {

@@ -60,11 +60,11 @@ pub const fn mapped(v4: u32) -> [u32; 4] {
 }
 
 #[cfg(feature = "old")]
-pub use by_cookie::{Key, find, key, traced};
+pub use by_cookie::{Key, find, gone, key, traced};
 #[cfg(feature = "old")]
 use by_cookie::{retie, tie};
 #[cfg(not(feature = "old"))]
-pub use by_storage::{Key, key, traced};
+pub use by_storage::{Key, gone, key, traced};
 #[cfg(not(feature = "old"))]
 use by_storage::{find, retie, tie};
 
@@ -127,6 +127,10 @@ mod by_storage {
         // SAFETY: as above.
         (!storage.is_null()).then(|| unsafe { *storage.cast::<SlotRef>() })
     }
+
+    /// A socket is gone, and its storage with it.
+    #[inline(always)]
+    pub const unsafe fn gone(_key: Key) {}
 
     /// Ties a socket to another slot.
     ///
@@ -192,6 +196,16 @@ mod by_cookie {
     #[inline(always)]
     pub unsafe fn retie(key: Key, at: &mut SlotRef) {
         let _ = SOCKETS.insert(key, *at, ANY);
+    }
+
+    /// A socket is gone: takes back the note that it is a stranger. (What leads to a slot the
+    /// daemon takes away, with the slot.)
+    #[inline(always)]
+    pub unsafe fn gone(key: Key) {
+        // SAFETY: by contract.
+        if unsafe { super::is_stranger(key) } {
+            let _ = SOCKETS.remove(key);
+        }
     }
 }
 
@@ -297,16 +311,12 @@ unsafe fn in_scope(sk: *mut c_void) -> bool {
 const STRANGER: u32 = u32::MAX;
 
 /// Notes that a socket is no flow, though one of its ports is watched: the range that is watched
-/// takes in ephemeral ports, and this is a client's. Its packets do not tell. Not for old kernels:
-/// there nothing would ever take the note back, and such a socket is a flow out of step.
+/// takes in ephemeral ports, and this is a client's. Its packets do not tell.
 ///
 /// # Safety
 /// As for [`slot_of`].
 #[inline(always)]
 unsafe fn set_stranger(key: Key) {
-    if cfg!(feature = "old") {
-        return;
-    }
     let mut none = SlotRef {
         index: STRANGER,
         generation: 0,

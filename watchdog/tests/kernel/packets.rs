@@ -154,7 +154,7 @@ fn ten_thousand_pings_in_super_segments_are_all_counted() {
             let slot = bed.until(cookie, "in step again", |slot| {
                 slot.requests.flags & SYNCED != 0
             });
-            assert!((16..PINGS).contains(&slot.requests.keepalives));
+            assert!((500..PINGS).contains(&slot.requests.keepalives));
         }
         return;
     }
