@@ -320,17 +320,17 @@ fn gather<P: Payload>(
     payload: &P,
 ) -> Gathered {
     let have = dir.head_len;
-    if hole || have >= want {
+    if hole || have >= want || have >= HEAD_MOST as u32 {
         return Gathered::Never;
     }
     let missing = want - have;
     let take = if missing < fresh { missing } else { fresh };
     // As in `frames::step`.
     let bounded = core::hint::black_box(u64::from(take.wrapping_sub(1)));
-    let at = core::hint::black_box(u64::from(have));
-    if bounded >= HEAD_MOST as u64 || at >= HEAD_MOST as u64 {
+    if bounded >= HEAD_MOST as u64 {
         return Gathered::Never;
     }
+    let at = core::hint::black_box(u64::from(have)) & (HEAD_MOST as u64 - 1);
     let take = bounded as u32 + 1;
     let from = len.wrapping_sub(fresh);
     // SAFETY: have < HEAD_MOST and take ≤ HEAD_MOST, so the end is within HEAD.
