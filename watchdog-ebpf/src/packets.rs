@@ -16,7 +16,7 @@ use watchdog_common::{
     frames,
     layout::{
         Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER, ROLE_GRANTOR,
-        ROLE_HOLDER,
+        ROLE_HOLDER, SLOT_DEAD,
     },
     stream::Payload,
     zookeeper,
@@ -27,6 +27,9 @@ use crate::{
     sockets::{self, Identity},
     sync,
 };
+
+/// TCP_CLOSE (include/net/tcp_states.h).
+const TCP_CLOSE: u32 = 7;
 
 /// Verdict of a cgroup_skb program: let it pass.
 pub const PASS: i32 = 1;
@@ -163,6 +166,15 @@ fn watched(
             };
             // SAFETY: not null.
             match unsafe { sockets::open(sk.cast(), key, &who, ORIGIN_PACKET, None) } {
+                // A packet that comes in is seen before its socket is locked (tcp_v4_rcv filters
+                // first): another CPU may have told this socket's end already, to a slot before
+                // this one or to none. Who ends later than this look meets the slot.
+                // SAFETY: a plain field of the socket.
+                Some(slot) if unsafe { (*sk).state } == TCP_CLOSE => {
+                    // SAFETY: a field of a flow slot.
+                    unsafe { (&raw mut (*slot).state).write_volatile(SLOT_DEAD) };
+                    return;
+                }
                 Some(slot) => slot,
                 None => return,
             }
