@@ -3,9 +3,12 @@
 //! One file per signal; this file lists the programs and nothing else. Nothing per event leaves
 //! the kernel. Every hot program first asks a table by a direct load whether the port or thread is
 //! watched, and leaves.
+//!
+//! With the feature `old` it is the object for kernels from 5.10 to 5.16; what differs stands in
+//! `sync`, `sockets`, `packets`, `lifecycle` and `devices`.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "core has no atomics for the BPF target; the intrinsics map to its instructions"
@@ -25,8 +28,8 @@ mod sockets;
 mod sync;
 mod writes;
 
-use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, sock_ops};
-use aya_ebpf::programs::{BtfTracePointContext, SkBuffContext, SockOpsContext};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, fexit, sock_ops};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, SkBuffContext, SockOpsContext};
 
 /// A packet with or without payload has passed IP on its way to a socket.
 #[cgroup_skb]
@@ -60,6 +63,13 @@ pub fn flow_read(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn flow_write(ctx: BtfTracePointContext) -> i32 {
     writes::write(&ctx);
+    0
+}
+
+/// The same where `sock_send_length` is missing.
+#[fexit(function = "tcp_sendmsg")]
+pub fn flow_sent(ctx: FExitContext) -> i32 {
+    writes::sent(&ctx);
     0
 }
 

@@ -22,6 +22,7 @@ use watchdog::memory;
 use watchdog::mute;
 use watchdog::outbox::{Lost, outbox};
 use watchdog::priority;
+use watchdog::probes;
 use watchdog::reference;
 use watchdog::rights::Loader;
 use watchdog::run::{Inputs, prepare, serve};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
+        Command::Probes(args) => probes::run(args),
         Command::Top(args) => top::run(args),
         Command::Discover(args) => discover::run(args),
         Command::Doctor(args) => return doctor::run(args),

@@ -20,6 +20,7 @@ mod stopwatch;
 mod suite;
 mod tally;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ enum Verb {
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
+    Vm(vm::Args),
     Incident(incident::Args),
     Starved(starved::Args),
     Mutate(mutate::Args),
@@ -85,6 +87,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
+        Verb::Vm(args) => vm::run(&layout, cli.bpf_toolchain, args),
         Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
         Verb::Incident(args) => incident::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),

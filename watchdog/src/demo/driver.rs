@@ -200,7 +200,8 @@ impl Demo {
             daemon.arg("--no-probes");
         }
         let daemon_pid = self.start(Who::Daemon, &mut daemon)?;
-        let started = self.wait(8_000, |story| story.daemon_started)?;
+        // Verifiers before 5.17 have much to walk.
+        let started = self.wait(12_000, |story| story.daemon_started)?;
         if !started {
             return Ok(false);
         }
