@@ -332,7 +332,8 @@ pub(super) fn object(
         aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf"))
     } else {
         tracing::info!("the programs for kernels before 5.17 are loaded");
-        loader.map_max_entries("SOCKETS", options.flows);
+        // Besides those with a slot it notes those that are to get none.
+        loader.map_max_entries("SOCKETS", options.flows.saturating_mul(2));
         aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf-old"))
     };
     loader.load(bytes).map_err(|error| {

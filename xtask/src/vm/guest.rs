@@ -12,9 +12,9 @@ use anyhow::{Result, bail};
 use crate::process::{line_of, program, run_by_line};
 
 /// What a guest that hangs is ended after; a whole run takes one to three minutes.
-const AT_MOST: &str = "900";
+const AT_MOST: &str = "1500";
 /// The guest's memory.
-const MEMORY: &str = "1536";
+const MEMORY: &str = "3072";
 /// What a kernel says of itself when it is lost. (Lockups and stalls are made panics, and a panic
 /// ends QEMU.)
 const LOST: [&str; 5] = [

@@ -1,5 +1,5 @@
-//! The guest's file system. In: programs of this machine. Out: an initramfs (cpio, "newc") with them,
-//! the shared libraries that they want, busybox, and the first process.
+//! The guest's file system. In: programs and packages of this machine, a kernel's modules. Out: an
+//! initramfs (cpio, "newc") with them, the shared libraries that they want, busybox, and the first process.
 
 use std::{
     collections::BTreeSet,
@@ -10,19 +10,30 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::process::{output_of, program};
+use crate::process::{gather, output_of, program};
 
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 /// Debian's busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 /// Folders that the first process mounts on or writes to.
-const FOLDERS: [&str; 12] = [
-    "bin", "dev", "etc", "lib", "lib64", "proc", "root", "run", "sys", "tests", "tmp", "usr",
+const FOLDERS: [&str; 13] = [
+    "bin", "dev", "etc", "lib", "lib64", "modules", "proc", "root", "run", "sys", "tests", "tmp",
+    "usr",
+];
+/// Parts of packages that nothing in a guest reads.
+const LEFT_OUT: [&str; 6] = [
+    "/usr/share/doc",
+    "/usr/share/man",
+    "/usr/share/locale",
+    "/usr/share/lintian",
+    "/usr/share/bash-completion",
+    "/usr/share/bug",
 ];
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 
 /// A program to take in.
 pub struct Program {
@@ -32,20 +43,52 @@ pub struct Program {
     pub to: &'static str,
 }
 
+/// What a guest is given.
+#[derive(Default)]
+pub struct Contents {
+    /// Programs, each with its libraries.
+    pub programs: Vec<Program>,
+    /// Files, symbolic links among them, that keep their places; the libraries of those that are programs.
+    pub files: Vec<PathBuf>,
+    /// Modules, in order.
+    pub modules: Vec<PathBuf>,
+}
+
 /// Writes the initramfs.
-pub fn write(file: &Path, programs: &[Program]) -> Result<()> {
+pub fn write(file: &Path, contents: &Contents) -> Result<()> {
     let mut files = vec![(PathBuf::from(BUSYBOX), "bin/busybox".to_owned())];
     let mut libraries = BTreeSet::new();
-    for program in programs {
-        libraries.extend(libraries_of(&program.from)?);
+    for program in &contents.programs {
+        libraries.extend(libraries_of(std::slice::from_ref(&program.from)));
         files.push((program.from.clone(), program.to.to_owned()));
     }
-    let mut folders: BTreeSet<String> = FOLDERS.iter().map(|&name| name.to_owned()).collect();
+    let loaded: Vec<PathBuf> = contents
+        .files
+        .iter()
+        .filter(|f| is_elf(f))
+        .cloned()
+        .collect();
+    libraries.extend(libraries_of(&loaded));
     for library in libraries {
-        let to = library.trim_start_matches('/').to_owned();
-        let parents = Path::new(&to).ancestors().skip(1);
+        // A library may lie in a package too.
+        if !contents.files.contains(&PathBuf::from(&library)) {
+            files.push((library.clone().into(), relative(&library)));
+        }
+    }
+    for file in &contents.files {
+        files.push((file.clone(), relative(&file.display().to_string())));
+    }
+    for module in &contents.modules {
+        let name = module.file_name().map(|name| name.to_string_lossy());
+        files.push((
+            module.clone(),
+            format!("modules/{}", name.unwrap_or_default()),
+        ));
+    }
+    let mut folders: BTreeSet<String> = FOLDERS.iter().map(|&name| name.to_owned()).collect();
+    for (_, to) in &files {
+        let parents = Path::new(to).ancestors().skip(1);
         folders.extend(parents.filter_map(Path::to_str).map(str::to_owned));
-        files.push((library.into(), to));
     }
     folders.remove("");
     let out = File::create(file).with_context(|| format!("writing {}", file.display()))?;
@@ -58,19 +101,56 @@ pub fn write(file: &Path, programs: &[Program]) -> Result<()> {
     }
     archive.add("init", PROGRAM, INIT.as_bytes())?;
     for (from, to) in &files {
-        let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
-        archive.add(to, PROGRAM, &bytes)?;
+        let reading = || format!("reading {}", from.display());
+        let named = contents.files.contains(from);
+        if named && from.is_symlink() {
+            let target = fs::read_link(from).with_context(reading)?;
+            archive.add(to, LINK, target.as_os_str().as_encoded_bytes())?;
+        } else {
+            let bytes = fs::read(from).with_context(reading)?;
+            archive.add(to, PROGRAM, &bytes)?;
+        }
     }
     archive
         .finish()
         .with_context(|| format!("writing {}", file.display()))
 }
 
-/// The shared libraries that a program is loaded with; none of a static one.
-fn libraries_of(file: &Path) -> Result<Vec<String>> {
-    let mut ldd = program("ldd");
-    let text = output_of(ldd.arg(file)).unwrap_or_default();
-    Ok(parse_ldd(&text))
+fn relative(path: &str) -> String {
+    path.trim_start_matches('/').to_owned()
+}
+
+/// The files of installed packages.
+pub fn files_of(packages: &[String]) -> Result<Vec<PathBuf>> {
+    let text = output_of(program("dpkg").arg("-L").args(packages))?;
+    let wanted = |path: &&str| {
+        path.starts_with('/') && !LEFT_OUT.iter().any(|folder| path.starts_with(folder))
+    };
+    let paths: BTreeSet<PathBuf> = text.lines().filter(wanted).map(PathBuf::from).collect();
+    let is_file = |path: &PathBuf| path.is_symlink() || path.is_file();
+    Ok(paths.into_iter().filter(is_file).collect())
+}
+
+/// Whether a file is a program or a library.
+fn is_elf(file: &Path) -> bool {
+    use io::Read as _;
+    let mut magic = [0; 4];
+    !file.is_symlink()
+        && File::open(file).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok())
+        && magic == *b"\x7fELF"
+}
+
+/// The shared libraries that programs are loaded with; none of a static one.
+fn libraries_of(files: &[PathBuf]) -> Vec<String> {
+    if files.is_empty() {
+        return Vec::new();
+    }
+    // It fails if one of them is static, and tells of the others all the same.
+    let output = gather(program("ldd").args(files));
+    output.map_or_else(
+        |_| Vec::new(),
+        |output| parse_ldd(&String::from_utf8_lossy(&output.stdout)),
+    )
 }
 
 fn parse_ldd(text: &str) -> Vec<String> {
@@ -81,7 +161,9 @@ fn parse_ldd(text: &str) -> Vec<String> {
             .find(|word| word.starts_with('/'))
             .map(str::to_owned)
     };
-    text.lines().filter_map(path).collect()
+    // A line that begins at its edge names the program itself.
+    let of_library = |line: &&str| line.starts_with(char::is_whitespace);
+    text.lines().filter(of_library).filter_map(path).collect()
 }
 
 /// A cpio archive of the kind that kernels unpack: "newc" (cpio(5)).

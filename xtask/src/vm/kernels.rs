@@ -58,6 +58,8 @@ pub struct Fetched {
     pub image: PathBuf,
     /// What `uname -r` will say.
     pub release: String,
+    /// Where its packages are unpacked.
+    pub root: PathBuf,
 }
 
 impl Kernel {
@@ -223,7 +225,11 @@ fn image_in(unpacked: &Path) -> Option<Fetched> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let image = PathBuf::from(text.lines().next()?);
     let release = release_of(&image)?;
-    Some(Fetched { image, release })
+    Some(Fetched {
+        image,
+        release,
+        root: unpacked.to_owned(),
+    })
 }
 
 fn release_of(image: &Path) -> Option<String> {

@@ -43,9 +43,7 @@ pub struct Outcome {
     /// The guest itself failed.
     broken: Option<String>,
     hooks: Vec<Hook>,
-    probes: Option<Step>,
-    demo: Option<Step>,
-    tests: Option<Step>,
+    steps: Vec<Step>,
 }
 
 /// A way to a signal.
@@ -78,10 +76,9 @@ impl Outcome {
         };
         match console {
             Ok(console) => {
-                let step = |name: &str| console.step(name).cloned();
-                (outcome.probes, outcome.demo, outcome.tests) =
-                    (step("probes"), step("demo"), step("tests"));
-                let lines = outcome.probes.iter().flat_map(|step| &step.lines);
+                outcome.steps.clone_from(&console.steps);
+                let lines = outcome.step("probes").into_iter();
+                let lines = lines.flat_map(|step| &step.lines);
                 outcome.hooks = lines.filter_map(|line| hook(line)).collect();
             }
             Err(error) => outcome.broken = Some(format!("{error:#}")),
@@ -98,16 +95,23 @@ impl Outcome {
                 .iter()
                 .map(|why| format!("kernel {name}: {why}")),
         );
-        for step in [&self.probes, &self.demo, &self.tests]
-            .into_iter()
-            .flatten()
-        {
-            if step.code != Some(0) {
+        for step in &self.steps {
+            let as_wanted = match step.code {
+                Some(0) => true,
+                // It starts with less: what is lost stands in the page.
+                Some(1) => step.name == "doctor",
+                _ => false,
+            };
+            if !as_wanted {
                 let last = step.lines.last().map_or("", String::as_str);
                 failures.push(format!("kernel {name}: {}: {last}", step.name));
             }
         }
         failures
+    }
+
+    fn step(&self, name: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.name == name)
     }
 
     fn cell(&self, program: &str) -> Option<String> {
@@ -120,8 +124,42 @@ impl Outcome {
         })
     }
 
+    /// What `doctor --json` says.
+    fn report(&self) -> Option<Value> {
+        let lines = &self.step("doctor")?.lines;
+        let first = lines.iter().position(|line| line.starts_with('{'))?;
+        serde_json::from_str(&lines[first..].join("\n")).ok()
+    }
+
+    fn doctor(&self) -> String {
+        match (self.step("doctor"), self.report()) {
+            (None, _) => String::new(),
+            (_, Some(report)) => report["verdict"].as_str().unwrap_or("?").to_owned(),
+            (_, None) => "FAILED".to_owned(),
+        }
+    }
+
+    /// What doctor finds less of than there could be.
+    fn lessened(&self) -> Vec<String> {
+        let report = self.report().unwrap_or_default();
+        let rows = report["checks"].as_array().cloned().unwrap_or_default();
+        let lesser =
+            |row: &&Value| ["less", "missing"].contains(&row["state"].as_str().unwrap_or(""));
+        let told = |row: &Value| {
+            let text = |key: &str| row[key].as_str().unwrap_or("").to_owned();
+            format!("{}: {}", text("check"), text("found"))
+        };
+        rows.iter().filter(lesser).map(told).collect()
+    }
+
+    /// Each fault that was played, and what came of it.
+    fn faults(&self) -> Vec<(String, String)> {
+        let lines = self.step("faults").into_iter().flat_map(|step| &step.lines);
+        lines.filter_map(|line| fault(line)).collect()
+    }
+
     fn demo(&self) -> String {
-        let Some(step) = &self.demo else {
+        let Some(step) = self.step("demo") else {
             return String::new();
         };
         let result = step.lines.iter().rev().find_map(|line| {
@@ -140,7 +178,7 @@ impl Outcome {
     }
 
     fn tests(&self) -> String {
-        let Some(step) = &self.tests else {
+        let Some(step) = self.step("tests") else {
             return String::new();
         };
         let mut tally = Tally::default();
@@ -155,10 +193,20 @@ impl Outcome {
 
     fn skipped(&self) -> Vec<String> {
         let mut tally = Tally::default();
-        let lines = self.tests.iter().flat_map(|step| &step.lines);
+        let lines = self.steps.iter().flat_map(|step| &step.lines);
         lines.for_each(|line| tally.feed(line));
         tally.skipped
     }
+}
+
+/// A row of the fault matrix, as a cell: how long before the harm it was warned of at the least, and the
+/// causes that were named.
+fn fault(line: &str) -> Option<(String, String)> {
+    let parts: Vec<&str> = line.split('|').map(str::trim).collect();
+    let name = parts.first()?.split(' ').next()?;
+    let lead = parts.iter().find_map(|part| part.strip_prefix("lead "))?;
+    let lead = lead.split('/').next()?;
+    Some((name.to_owned(), format!("{lead} s lead, {}", parts.last()?)))
 }
 
 fn hook(line: &str) -> Option<Hook> {
@@ -225,16 +273,31 @@ impl Page {
             );
             rows.push(row);
         }
-        for (name, cell) in [
-            ("demo", Outcome::demo as fn(&Outcome) -> String),
-            ("kernel tests", Outcome::tests),
-        ] {
+        let mut add = |name: &str, cell: &dyn Fn(&Outcome) -> String| {
             let mut row = vec![name.to_owned(), String::new()];
             row.extend(tried.iter().map(|outcome| cell(outcome)));
             if row[2..].iter().any(|cell| !cell.is_empty()) {
                 rows.push(row);
             }
+        };
+        add("doctor", &Outcome::doctor);
+        add("demo", &Outcome::demo);
+        let mut faults: Vec<String> = Vec::new();
+        for (name, _) in tried.iter().flat_map(|outcome| outcome.faults()) {
+            if !faults.contains(&name) {
+                faults.push(name);
+            }
         }
+        for fault in faults {
+            add(&format!("fault {fault}"), &|outcome| {
+                let found = outcome
+                    .faults()
+                    .into_iter()
+                    .find(|(name, _)| *name == fault);
+                found.map_or_else(String::new, |(_, cell)| cell)
+            });
+        }
+        add("kernel tests", &Outcome::tests);
         rows
     }
 
@@ -315,11 +378,14 @@ impl Page {
                 hook.signal, hook.hook
             );
         }
+        for row in outcome.lessened() {
+            let _ = writeln!(text, "- doctor: {row}");
+        }
         if text.is_empty() && outcome.broken.is_none() {
             text.push_str("- nothing\n");
         }
         for skipped in outcome.skipped() {
-            let _ = writeln!(text, "- test not run there: {skipped}");
+            let _ = writeln!(text, "- not played there: {skipped}");
         }
         for failure in outcome.failures() {
             let _ = writeln!(text, "- FAILED: {failure}");
@@ -378,6 +444,34 @@ mod tests {
         assert!(text.contains("- not tried: no network"), "{text}");
         assert!(page.failures().is_empty());
         assert_eq!(page.absent(), ["kernel 5.10: no network"]);
+    }
+
+    #[test]
+    fn what_doctor_and_the_faults_say_stands_in_the_page() {
+        let mut page = Page::default();
+        page.add(outcome(&[
+            "vm: begin doctor",
+            r#"{"verdict":"starts with less","checks":[{"check":"a","state":"less","found":"b"},"#,
+            r#"{"check":"c","state":"ok","found":"d"}]}"#,
+            "vm: end doctor 1",
+            "vm: begin faults",
+            "SKIPPED: disk-delayed: no such target",
+            "loss   1 bit  0 not | warned   1 | right   1, at once   1 | lead 4.10/4.20 s | named after 1.00/1.00 s | network_loss 1",
+            "vm: end faults 0",
+            "vm: done",
+        ]));
+        let text = page.markdown("2026-11-24");
+        assert!(text.contains("| doctor |  | starts with less |"), "{text}");
+        assert!(text.contains("- doctor: a: b\n"), "{text}");
+        assert!(
+            text.contains("| fault loss |  | 4.10 s lead, network_loss 1 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("- not played there: disk-delayed: no such target"),
+            "{text}"
+        );
+        assert!(page.failures().is_empty());
     }
 
     #[test]
