@@ -48,6 +48,8 @@ const GUEST_SOFTWARE: &[Package] = &[
     Package::any("kmod"),
     Package::any("xz-utils"),
     Package::any("zstd"),
+    // Busybox's own shell runs its own programs, whatever else is there.
+    Package::any("dash"),
     Package::any("bash"),
     Package::any("coreutils"),
     Package::any("grep"),
@@ -246,7 +248,8 @@ fn software() -> Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    // What other packages own and these are called by.
-    files.extend(["/usr/bin/java", "/etc/alternatives/java"].map(PathBuf::from));
+    files.retain(|file| file != Path::new("/bin/sh"));
+    // What these are called by, and no package owns.
+    files.extend(["/bin/sh", "/usr/bin/java", "/etc/alternatives/java"].map(PathBuf::from));
     Ok(files)
 }

@@ -13,4 +13,5 @@ pub mod places;
 pub mod probe_cost;
 pub mod proc;
 pub mod sockets;
+pub mod stacked;
 pub mod waits;

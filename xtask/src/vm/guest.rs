@@ -122,7 +122,8 @@ impl Console {
     }
 
     /// A step's outcome.
-    pub fn step(&self, name: &str) -> Option<&Step> {
+    #[cfg(test)]
+    fn step(&self, name: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.name == name)
     }
 }
