@@ -176,7 +176,7 @@ pub fn look(
     let holders = stacked.iter().filter_map(|place| {
         let (major, minor) = of_sysfs(place)?;
         let standing = Standing::of(place)?;
-        let silent_ns = held.silent_ns(device_number(major, minor), standing, now)?;
+        let silent_ns = held.silent_ns(device_number(major, minor), standing, now);
         Some(DeviceLook {
             name: Text::end_of(name_of(place).as_bytes()),
             in_flight: standing.in_flight,
