@@ -228,13 +228,14 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
     }
     let kernel_btf = types(options)?;
     let root = cgroup::root(options.cgroup_root.as_deref())?;
-    let mut programs = object(options, &facts, &kernel_btf)?;
+    let which = Object::of(&facts);
+    let mut programs = object(which, options, &facts, &kernel_btf)?;
     if options.debug {
         log_programs(&mut programs);
     }
     let state = state::State::map(&mut programs, options.flows)?;
     let mut report = Report {
-        follows_any_segment: !old(&facts),
+        follows_any_segment: which == Object::Looping,
         ..Report::default()
     };
     let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
@@ -304,12 +305,29 @@ fn trim() {
 /// Has the programs for kernels before 5.17 loaded on any, so that they can be tested on a new one.
 const OLD_ENV: &str = "LEASE_WATCHDOG_OLD_PROGRAMS";
 
-/// Whether the programs for old kernels are the ones to load.
-fn old(facts: &btf::Facts) -> bool {
-    !facts.has_loop || std::env::var_os(OLD_ENV).is_some()
+/// Which of the two objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// For 5.17 and later: it wants `bpf_loop`.
+    Looping,
+    /// For kernels before that; later ones take it too.
+    Old,
+}
+
+impl Object {
+    /// The one that is loaded on a kernel.
+    #[must_use]
+    pub fn of(facts: &btf::Facts) -> Self {
+        if facts.has_loop && std::env::var_os(OLD_ENV).is_none() {
+            Self::Looping
+        } else {
+            Self::Old
+        }
+    }
 }
 
 pub(super) fn object(
+    which: Object,
     options: &Options,
     facts: &btf::Facts,
     kernel_btf: &Btf,
@@ -328,13 +346,14 @@ pub(super) fn object(
     loader.override_global("SCOPE_NETNS", &netns, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
-    let bytes: &[u8] = if !old(facts) {
-        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf"))
-    } else {
-        tracing::info!("the programs for kernels before 5.17 are loaded");
-        // Besides those with a slot it notes those that are to get none.
-        loader.map_max_entries("SOCKETS", options.flows.saturating_mul(2));
-        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf-old"))
+    let bytes: &[u8] = match which {
+        Object::Looping => aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf")),
+        Object::Old => {
+            tracing::info!("the programs for kernels before 5.17 are loaded");
+            // Besides those with a slot it notes those that are to get none.
+            loader.map_max_entries("SOCKETS", options.flows.saturating_mul(2));
+            aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf-old"))
+        }
     };
     loader.load(bytes).map_err(|error| {
         Missing(format!(

@@ -42,12 +42,19 @@ pub struct Trial {
 /// Loads and attaches each hook, then detaches all of them.
 #[must_use]
 pub fn run(options: &Options) -> Trial {
+    of(None, options)
+}
+
+/// The same with one of the objects, whichever this kernel would be given.
+#[must_use]
+pub fn of(which: Option<attach::Object>, options: &Options) -> Trial {
     let types = btf::facts(&options.btf).and_then(|facts| Ok((facts, attach::types(options)?)));
     let root = cgroup::root(options.cgroup_root.as_deref());
     let mut maps = Ok(false);
     let mut loaded = None;
     if let Ok((facts, parsed)) = &types {
-        match attach::object(options, facts, parsed) {
+        let which = which.unwrap_or_else(|| attach::Object::of(facts));
+        match attach::object(which, options, facts, parsed) {
             Ok(programs) => {
                 maps = Ok(true);
                 loaded = Some((programs, facts, parsed));
