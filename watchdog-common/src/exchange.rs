@@ -13,10 +13,10 @@ use crate::consul;
 use crate::flow::Segment;
 use crate::layout::{
     Direction, EntryShape, FlowSlot, HEAD_MOST, KIND_OPEN, KIND_OTHER, KIND_RENEWAL, MARKS,
-    OUTGOING, PROTOCOL_CONSUL, SIGNATURE, SYNCED,
+    PROTOCOL_CONSUL, SIGNATURE, SYNCED,
 };
 use crate::stream::Payload;
-use crate::zookeeper::note_message;
+use crate::zookeeper::{note_message, reaches};
 
 /// How a reply is told to be a request's.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -196,7 +196,7 @@ pub unsafe fn count_turns(slot: *mut FlowSlot, requests: bool, end_seq: u32, now
                 return;
             }
             if dir.ordinal != answered {
-                goes_on(dir, end_seq, read_seq, now_ns);
+                reaches(dir, end_seq, read_seq, now_ns);
                 return;
             }
             let ordinal = dir.ordinal.wrapping_add(1);
@@ -211,7 +211,7 @@ pub unsafe fn count_turns(slot: *mut FlowSlot, requests: bool, end_seq: u32, now
             return;
         }
         if dir.ordinal == asked {
-            goes_on(dir, end_seq, read_seq, now_ns);
+            reaches(dir, end_seq, read_seq, now_ns);
             return;
         }
         dir.ordinal = asked;
@@ -329,7 +329,7 @@ unsafe fn request_bytes<P: Payload>(
         }
         if dir.kind == KIND_RENEWAL {
             if was_renewal {
-                goes_on(dir, end, read_seq, now_ns);
+                reaches(dir, end, read_seq, now_ns);
             } else {
                 let begun_ns = dir.begun_ns;
                 note_message(dir, end, read_seq, begun_ns, true);
@@ -452,7 +452,7 @@ unsafe fn reply_bytes<P: Payload>(
                 note_message(dir, end, read_seq, now_ns, false);
             }
         } else if dir.kind == KIND_RENEWAL {
-            goes_on(dir, end, read_seq, now_ns);
+            reaches(dir, end, read_seq, now_ns);
         }
         let dir = &mut (*slot).replies;
         if shape.protocol == PROTOCOL_CONSUL
@@ -462,14 +462,4 @@ unsafe fn reply_bytes<P: Payload>(
             consul::reply(dir, now_ns);
         }
     }
-}
-
-/// More bytes of a message that has been counted: it is read when they are.
-#[inline(always)]
-fn goes_on(dir: &mut Direction, end: u32, read_seq: u32, now_ns: u64) {
-    if dir.flags & OUTGOING == 0 && read_seq.wrapping_sub(dir.unread_end_seq) as i32 >= 0 {
-        dir.unread_end_seq = end;
-        dir.unread_at_ns = now_ns;
-    }
-    dir.newest_end_seq = end;
 }

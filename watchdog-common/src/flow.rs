@@ -48,7 +48,7 @@ pub struct Segment {
 /// # Safety
 /// `slot` is a flow slot.
 #[inline(always)]
-unsafe fn direction(slot: *mut FlowSlot, requests: bool) -> *mut Direction {
+pub(crate) unsafe fn direction(slot: *mut FlowSlot, requests: bool) -> *mut Direction {
     // SAFETY: by contract.
     unsafe {
         if requests {
@@ -101,6 +101,40 @@ pub unsafe fn shaped<P: Payload, T: Turns>(
     // SAFETY: by contract.
     unsafe {
         let edge_before = edges(slot, requests, segment, now_ns);
+        bytes(
+            slot,
+            requests,
+            shape,
+            segment,
+            edge_before,
+            now_ns,
+            payload,
+            turns,
+        );
+    }
+}
+
+/// Makes of a segment's bytes what its shape says they are.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a part of `shaped`; the kernel takes no more than five through a call, so it is inlined"
+)]
+pub(crate) unsafe fn bytes<P: Payload, T: Turns>(
+    slot: *mut FlowSlot,
+    requests: bool,
+    shape: &EntryShape,
+    segment: Segment,
+    edge_before: u32,
+    now_ns: u64,
+    payload: &P,
+    turns: &mut T,
+) {
+    // SAFETY: by contract.
+    unsafe {
         if !frames::are_in(shape) {
             exchange::unframed(slot, requests, shape, segment, edge_before, now_ns, payload);
         } else {
@@ -115,7 +149,12 @@ pub unsafe fn shaped<P: Payload, T: Turns>(
 /// # Safety
 /// `slot` is a flow slot; the direction is locked by the caller.
 #[inline(always)]
-unsafe fn edges(slot: *mut FlowSlot, requests: bool, segment: Segment, now_ns: u64) -> u32 {
+pub(crate) unsafe fn edges(
+    slot: *mut FlowSlot,
+    requests: bool,
+    segment: Segment,
+    now_ns: u64,
+) -> u32 {
     let Segment { seq, len, outgoing } = segment;
     // SAFETY: by contract; of what is not locked only single words are touched.
     unsafe {
@@ -150,7 +189,7 @@ unsafe fn edges(slot: *mut FlowSlot, requests: bool, segment: Segment, now_ns: u
 /// # Safety
 /// `slot` is a flow slot; the direction is locked by the caller.
 #[inline(always)]
-unsafe fn framed<P: Payload, T: Turns>(
+pub(crate) unsafe fn framed<P: Payload, T: Turns>(
     slot: *mut FlowSlot,
     requests: bool,
     framing: &Framing,

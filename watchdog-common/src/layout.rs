@@ -85,6 +85,10 @@ pub const AT_BOUNDARY: u32 = 128;
 /// [`Direction::flags`]: `edge_seq` is known. Any number may be one, 0 too.
 pub const EDGE_KNOWN: u32 = 256;
 
+/// [`Direction::flags`]: its bytes come from the program's calls of its TLS library; packets tell only
+/// that something has arrived or left.
+pub const BY_CALLS: u32 = 512;
+
 /// [`Direction::kind`]: not known yet.
 pub const KIND_OPEN: u32 = 0;
 /// [`Direction::kind`]: it renews.
@@ -267,6 +271,8 @@ pub struct Direction {
     pub rtt_ns: u64,
     /// Outgoing only: when the oldest byte that the peer's TCP has not acknowledged was sent.
     pub unacked_at_ns: u64,
+    /// [`BY_CALLS`] and incoming only: when a packet with payload last arrived.
+    pub arrived_ns: u64,
     /// Newest handshake.
     pub handshake: Handshake,
     /// The frame's first bytes.
@@ -375,8 +381,8 @@ pub struct FlowSlot {
     pub protocol: u8,
     /// Process (tgid) that last read or wrote.
     pub owner: u32,
-    /// Padding.
-    pub pad2: u32,
+    /// The slot's own place: its address tells it nowhere.
+    pub index: u32,
     /// Name of the thread that last read or wrote.
     pub owner_comm: [u8; 16],
     /// The holder's requests.
@@ -549,9 +555,70 @@ pub struct PortTable {
 
 /// What the config entries look like.
 #[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShapeTable {
     /// By entry.
     pub shapes: [EntryShape; ENTRIES],
+    /// By entry, what is inside, where [`PROTOCOL_TLS`] is all that the packets show.
+    pub inside: [EntryShape; ENTRIES],
+}
+
+impl Default for ShapeTable {
+    fn default() -> Self {
+        Self {
+            shapes: [EntryShape::default(); ENTRIES],
+            inside: [EntryShape::default(); ENTRIES],
+        }
+    }
+}
+
+/// How many threads can be inside a call of a TLS library at once.
+pub const TLS_CALLS: usize = 4_096;
+/// How many of a TLS library's streams are known.
+pub const TLS_STREAMS: usize = 4_096;
+/// How many processes' calls are watched at once.
+pub const TLS_PROCESSES: usize = 256;
+
+/// A thread's call of its TLS library, from its beginning to its return.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsCall {
+    /// The stream, as the library knows it: address of its `SSL`.
+    pub ssl: u64,
+    /// Address of the plaintext.
+    pub buffer: u64,
+    /// Where the library puts how many bytes it took or gave; 0: it returns that.
+    pub done: u64,
+    /// When the call began.
+    pub begun_ns: u64,
+    /// The flow that the thread has read or written meanwhile.
+    pub flow: SlotRef,
+    /// Whether plaintext goes out.
+    pub outgoing: u32,
+    /// Whether `flow` is one.
+    pub has_flow: u32,
+}
+
+/// Names one of a TLS library's streams.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsStream {
+    /// Address of its `SSL`.
+    pub ssl: u64,
+    /// The process.
+    pub pid: u32,
+    /// Padding, 0: it is part of the name.
+    pub pad: u32,
+}
+
+/// A process whose calls of its TLS library are watched. Made and ended by the daemon.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsProcess {
+    /// Since when all of them are.
+    pub since_ns: u64,
+    /// How many there were. Written by the programs.
+    pub calls: u64,
 }
 
 /// Counters of what the kernel programs could not do, one word each.
@@ -568,6 +635,8 @@ pub struct Losses {
     pub high_water: u64,
     /// Block requests that were not followed: too many in flight.
     pub requests: u64,
+    /// Calls of a TLS library that were not followed: too many at once.
+    pub calls: u64,
 }
 
 // The two compilers must agree; a change of one of these lines is a change of the layout.
@@ -585,6 +654,9 @@ const _: () = {
     assert!(size_of::<Waits>() == 3 * (8 + 8 * BINS));
     assert!(WAIT_SHARDS.is_power_of_two());
     assert!(size_of::<RequestInFlight>() == 16);
+    assert!(size_of::<TlsCall>() == 48);
+    assert!(size_of::<TlsStream>() == 16);
+    assert!(size_of::<TlsProcess>() == 16);
     assert!(DEVICES.is_power_of_two());
     assert!(KEPT.is_power_of_two());
     assert!(MARKS.is_power_of_two() && SERVERS.is_power_of_two());

@@ -18,6 +18,7 @@ pub mod flow;
 pub mod frames;
 pub mod kafka;
 pub mod layout;
+pub mod plaintext;
 pub mod stream;
 pub mod tls;
 pub mod zookeeper;

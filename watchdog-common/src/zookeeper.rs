@@ -8,7 +8,7 @@
 //! RequestHeader, ReplyHeader), ClientCnxn.java and zookeeper.c for the special xids.
 
 use crate::layout::{
-    COUNT_AT_END, Direction, FOREIGN, FlowSlot, HANDSHAKE_DUE, MARKS, OUTGOING, REQUESTS,
+    BY_CALLS, COUNT_AT_END, Direction, FOREIGN, FlowSlot, HANDSHAKE_DUE, MARKS, OUTGOING, REQUESTS,
 };
 use crate::stream::{self, Framing, Length, Payload, Step};
 
@@ -268,11 +268,23 @@ pub(crate) fn note_message(
         };
         dir.keepalives = dir.keepalives.wrapping_add(1);
     }
-    if dir.flags & OUTGOING == 0 && read_seq.wrapping_sub(dir.unread_end_seq) as i32 >= 0 {
-        dir.unread_end_seq = end_seq;
-        dir.unread_at_ns = now_ns;
-    }
+    reaches(dir, end_seq, read_seq, now_ns);
     dir.newest_ns = now_ns;
-    dir.newest_end_seq = end_seq;
     dir.messages += 1;
+}
+
+/// A message, or more of it, ends at `end_seq`: whoever has read that far has read it.
+#[inline(always)]
+pub(crate) fn reaches(dir: &mut Direction, end_seq: u32, read_seq: u32, now_ns: u64) {
+    if dir.flags & OUTGOING == 0 {
+        if dir.flags & BY_CALLS != 0 {
+            // Of what came through a call it is the packets that tell how far it is read.
+            return;
+        }
+        if read_seq.wrapping_sub(dir.unread_end_seq) as i32 >= 0 {
+            dir.unread_end_seq = end_seq;
+            dir.unread_at_ns = now_ns;
+        }
+    }
+    dir.newest_end_seq = end_seq;
 }

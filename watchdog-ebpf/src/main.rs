@@ -22,6 +22,8 @@ mod lifecycle;
 mod maps;
 mod offsets;
 mod packets;
+#[cfg_attr(feature = "old", path = "no_plaintext.rs")]
+mod plaintext;
 mod reads;
 mod sched;
 mod sockets;
@@ -29,7 +31,11 @@ mod sync;
 mod writes;
 
 use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, fexit, sock_ops};
+#[cfg(not(feature = "old"))]
+use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, SkBuffContext, SockOpsContext};
+#[cfg(not(feature = "old"))]
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 
 /// A packet with or without payload has passed IP on its way to a socket.
 #[cgroup_skb]
@@ -133,6 +139,54 @@ pub fn journal_start(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "jbd2_end_commit")]
 pub fn journal_end(ctx: BtfTracePointContext) -> i32 {
     journal::end(&ctx);
+    0
+}
+
+/// A thread hands plaintext to its TLS library.
+#[cfg(not(feature = "old"))]
+#[uprobe]
+pub fn tls_write(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, true, false);
+    0
+}
+
+/// The same, where the number of bytes is told apart.
+#[cfg(not(feature = "old"))]
+#[uprobe]
+pub fn tls_write_ex(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, true, true);
+    0
+}
+
+/// A thread asks its TLS library for plaintext.
+#[cfg(not(feature = "old"))]
+#[uprobe]
+pub fn tls_read(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, false, false);
+    0
+}
+
+/// The same, where the number of bytes is told apart.
+#[cfg(not(feature = "old"))]
+#[uprobe]
+pub fn tls_read_ex(ctx: ProbeContext) -> u32 {
+    plaintext::called(&ctx, false, true);
+    0
+}
+
+/// Any of these returns.
+#[cfg(not(feature = "old"))]
+#[uretprobe]
+pub fn tls_return(ctx: RetProbeContext) -> u32 {
+    plaintext::returned(&ctx);
+    0
+}
+
+/// A stream of a TLS library is given up.
+#[cfg(not(feature = "old"))]
+#[uprobe]
+pub fn tls_free(ctx: ProbeContext) -> u32 {
+    plaintext::freed(&ctx);
     0
 }
 

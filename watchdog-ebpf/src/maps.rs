@@ -1,13 +1,15 @@
 //! The maps. Those that the daemon maps into its memory carry MMAPABLE.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, Stack},
+    btf_maps::{Array, HashMap, LruHashMap, Stack},
     macros::btf_map,
 };
 use watchdog_common::layout::{
     DEVICES as DEVICE_COUNT, DeviceSlot, ENTRIES, EntryShape, FLOWS as FLOW_COUNT, FlowSlot,
     Losses, MMAPABLE, PortTable, REQUESTS_IN_FLIGHT, RequestInFlight, ShapeTable, SlotRef,
-    THREADS as THREAD_COUNT, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
+    THREADS as THREAD_COUNT, TLS_CALLS as TLS_CALL_COUNT, TLS_PROCESSES as TLS_PROCESS_COUNT,
+    TLS_STREAMS as TLS_STREAM_COUNT, ThreadBits, ThreadSlot, TlsCall, TlsProcess, TlsStream,
+    WAIT_SHARDS, Waits,
 };
 
 /// The flows' slots.
@@ -60,6 +62,18 @@ pub static REQUESTS: HashMap<u64, RequestInFlight, REQUESTS_IN_FLIGHT> = HashMap
 #[btf_map]
 pub static WAITS: Array<Waits, WAIT_SHARDS, MMAPABLE> = Array::new();
 
+/// Calls of a TLS library that have not returned, by thread.
+#[btf_map]
+pub static TLS_CALLS: HashMap<u64, TlsCall, TLS_CALL_COUNT> = HashMap::new();
+
+/// Which flow a TLS library's stream is of.
+#[btf_map]
+pub static TLS_STREAMS: LruHashMap<TlsStream, SlotRef, TLS_STREAM_COUNT> = LruHashMap::new();
+
+/// Processes whose calls are watched.
+#[btf_map]
+pub static TLS_PROCESSES: HashMap<u32, TlsProcess, TLS_PROCESS_COUNT> = HashMap::new();
+
 /// What could not be done.
 #[btf_map]
 pub static LOSSES: Array<Losses, 1, MMAPABLE> = Array::new();
@@ -80,6 +94,17 @@ pub fn shape(entry: u8) -> Option<*const EntryShape> {
     let entry = entry as usize & (ENTRIES - 1);
     // SAFETY: within the table.
     Some(unsafe { (&raw const (*table).shapes).cast::<EntryShape>().add(entry) })
+}
+
+/// How what is inside an entry's stream looks.
+#[cfg(not(feature = "old"))]
+#[inline(always)]
+pub fn inside(entry: u8) -> Option<*const EntryShape> {
+    let table = SHAPES.get_ptr(0)?;
+    // A mask, for the verifier.
+    let entry = entry as usize & (ENTRIES - 1);
+    // SAFETY: within the table.
+    Some(unsafe { (&raw const (*table).inside).cast::<EntryShape>().add(entry) })
 }
 
 /// The config entry (index plus one) that watches this port; 0: none.

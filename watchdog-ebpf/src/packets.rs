@@ -15,9 +15,10 @@ use watchdog_common::{
     flow::{self, Turns},
     frames,
     layout::{
-        Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER, ROLE_GRANTOR,
-        ROLE_HOLDER, SLOT_DEAD,
+        BY_CALLS, Direction, EARLY, EntryShape, FlowSlot, ORIGIN_PACKET, PROTOCOL_ZOOKEEPER,
+        ROLE_GRANTOR, ROLE_HOLDER, SLOT_DEAD,
     },
+    plaintext,
     stream::Payload,
     zookeeper,
 };
@@ -250,7 +251,9 @@ unsafe fn feed<const REQUESTS: bool>(
             len: segment.len,
             outgoing,
         };
-        if (*slot).protocol == PROTOCOL_ZOOKEEPER {
+        if (*dir).flags & BY_CALLS != 0 {
+            plaintext::passes(slot, REQUESTS, at, now);
+        } else if (*slot).protocol == PROTOCOL_ZOOKEEPER {
             let mut turns = Loop::<REQUESTS> {
                 skb,
                 payload_at: segment.payload_at,

@@ -9,7 +9,7 @@ use watchdog_common::layout::{Direction, FlowSlot, ROLE_HOLDER};
 
 use crate::{
     offsets::{self, TCP_COPIED_SEQ, TCP_SRTT},
-    sockets, sync,
+    plaintext, sockets, sync,
 };
 
 /// The application has read.
@@ -19,6 +19,7 @@ pub fn read(ctx: &BtfTracePointContext) {
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
         if let Some((slot, tcp)) = sockets::watched(sk) {
+            plaintext::touches(slot);
             let srtt_us = offsets::load::<u32>(tcp, &TCP_SRTT) >> 3;
             advanced(slot, offsets::load(tcp, &TCP_COPIED_SEQ), srtt_us);
         }

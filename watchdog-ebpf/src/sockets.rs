@@ -211,9 +211,9 @@ mod by_cookie {
     }
 }
 
-/// The slot that a socket leads to, if it is still that socket's.
+/// The slot that this names, if it is still the same flow's.
 #[inline(always)]
-fn follow(at: SlotRef) -> Option<*mut FlowSlot> {
+pub fn slot_at(at: SlotRef) -> Option<*mut FlowSlot> {
     let slot = FLOWS.get_ptr_mut(at.index)?;
     // SAFETY: a map value; racy, but a slot changes generation only while its socket is gone.
     let (state, generation) = unsafe {
@@ -232,7 +232,7 @@ fn follow(at: SlotRef) -> Option<*mut FlowSlot> {
 #[inline(always)]
 pub unsafe fn slot_of(key: Key) -> Option<*mut FlowSlot> {
     // SAFETY: by contract.
-    follow(unsafe { find(key) }?)
+    slot_at(unsafe { find(key) }?)
 }
 
 /// A port in host order. The compiler knows that 16 swapped bits are 16 bits, and a verifier as old
@@ -336,7 +336,7 @@ unsafe fn set_stranger(key: Key) {
 unsafe fn is_refused(key: Key) -> bool {
     // Another CPU may have given it one just now.
     // SAFETY: by contract.
-    unsafe { find(key) }.is_some_and(|at| follow(at).is_none())
+    unsafe { find(key) }.is_some_and(|at| slot_at(at).is_none())
 }
 
 /// Gives a socket a slot if it is one to be followed. The caller fills the directions before
@@ -384,6 +384,7 @@ pub unsafe fn open(
             }
             retie(key, &mut at);
         }
+        (*slot).index = index;
         (*slot).cookie = who.cookie;
         (&raw mut (*slot).local_addr)
             .cast::<[u32; 4]>()

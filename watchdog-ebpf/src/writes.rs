@@ -13,7 +13,7 @@ use watchdog_common::layout::FlowSlot;
 
 use crate::{
     offsets::{self, TCP_WRITE_SEQ},
-    sockets, sync,
+    plaintext, sockets, sync,
 };
 
 /// The application has written.
@@ -39,6 +39,7 @@ fn taken(sk: *const u8, bytes: i32) {
     // SAFETY: the hook's argument is a struct sock.
     unsafe {
         if let Some((slot, tcp)) = sockets::watched(sk) {
+            plaintext::touches(slot);
             advanced(slot, offsets::load(tcp, &TCP_WRITE_SEQ));
         }
     }

@@ -20,7 +20,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use watchdog_common::layout::{ENTRIES, EntryShape};
+use watchdog_common::layout::{ENTRIES, ShapeTable};
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::SECOND;
 
@@ -275,9 +275,9 @@ impl Default for Config {
 }
 
 impl LeaseEntry {
-    /// Whether nothing is known of what a message says, or nothing can be seen of it.
+    /// Whether nothing is known of what a message says.
     const fn is_opaque(&self) -> bool {
-        self.tls || matches!(self.protocol, Protocol::RequestReply)
+        matches!(self.protocol, Protocol::RequestReply)
     }
 
     fn settings(&self) -> EntrySettings {
@@ -301,7 +301,6 @@ impl LeaseEntry {
                     Protocol::Kafka | Protocol::Consul | Protocol::Etcd
                 ),
             comes_and_goes: !self.is_opaque() && self.protocol == Protocol::Consul,
-            by_timing_alone: self.tls,
             renews_from_reply: self.exchange.renews_from_reply,
             hold_ns: self.exchange.hold_ns,
             roles: settings::Roles {
@@ -430,12 +429,19 @@ impl Config {
 
     /// What the kernel programs are told of the entries, in the same order.
     #[must_use]
-    pub fn shapes(&self) -> [EntryShape; ENTRIES] {
-        let mut shapes = [EntryShape::default(); ENTRIES];
-        for (shape, entry) in shapes.iter_mut().zip(&self.leases) {
-            *shape = entry.shape();
+    pub fn shapes(&self) -> ShapeTable {
+        let mut table = ShapeTable::default();
+        for (at, entry) in self.leases.iter().enumerate().take(ENTRIES) {
+            table.shapes[at] = entry.shape();
+            table.inside[at] = entry.inside();
         }
-        shapes
+        table
+    }
+
+    /// Whether any entry's streams are inside TLS.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.leases.iter().any(|entry| entry.tls)
     }
 
     /// Every port range with the index of its entry.

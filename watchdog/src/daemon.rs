@@ -102,9 +102,12 @@ impl Daemon {
         let ports = port_table(config);
         let options = wishes.kernel.clone().map(|options| Options {
             netns: number,
+            plaintext: config.has_tls(),
             ..options
         });
-        let mut kernel = options.map(|options| loader.load(options)).transpose()?;
+        let loaded = options.map(|options| loader.load(options)).transpose()?;
+        let (mut kernel, sealed) =
+            loaded.map_or((None, None), |(kernel, wants)| (Some(kernel), wants));
         let capacity = wishes
             .kernel
             .as_ref()
@@ -148,6 +151,7 @@ impl Daemon {
             gauges,
             helper,
             executables,
+            sealed,
             remembered,
             live,
             recorder: recorder.clone(),
@@ -279,7 +283,10 @@ pub fn reload(
     }
     let (before, ports) = (port_table(old), port_table(new));
     for (index, entry) in old.leases.iter().enumerate() {
-        let kept = |new: &LeaseEntry| new.name == entry.name && new.shape() == entry.shape();
+        let kept = |new: &LeaseEntry| {
+            let same_shape = (new.shape(), new.inside()) == (entry.shape(), entry.inside());
+            new.name == entry.name && same_shape
+        };
         let same = new.leases.get(index).is_some_and(kept)
             && before
                 .iter()

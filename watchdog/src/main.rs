@@ -167,6 +167,7 @@ async fn daemon(
             flows: args.flows,
             debug: args.debug_probes,
             netns: None,
+            plaintext: false,
             only: None,
         }),
         state_dir: args.state_dir.clone(),

@@ -27,6 +27,7 @@ pub fn run(args: &ProbesArgs) -> Result<(), Failure> {
         debug: false,
         only: None,
         netns: None,
+        plaintext: true,
     };
     let trial = trial::run(&options);
     let all = trial.types.and(trial.cgroup).and(trial.maps.map(|_| ()));

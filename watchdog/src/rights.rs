@@ -11,7 +11,10 @@ use std::thread;
 
 use caps::{CapSet, Capability, CapsHashSet};
 
+use crate::collect::tls::{self, Wants};
+use crate::kernel::plaintext::Attacher;
 use crate::kernel::{Kernel, Missing, Options, release};
+use crate::tick;
 
 /// From this kernel on maps that are open are read and written without CAP_BPF, whatever
 /// `kernel.unprivileged_bpf_disabled` says; before, taking over connections after a reload would fail.
@@ -43,7 +46,7 @@ pub fn kept(kernel: (u32, u32)) -> CapsHashSet {
 #[derive(Debug)]
 pub struct Loader {
     order: SyncSender<Options>,
-    outcome: Receiver<Result<Kernel, Missing>>,
+    outcome: Receiver<Result<(Kernel, Option<Wants>), Missing>>,
 }
 
 impl Loader {
@@ -60,7 +63,11 @@ impl Loader {
             .spawn(move || {
                 // Without an order there is nothing to load, and the sender is gone.
                 if let Ok(options) = orders.recv() {
-                    let _ = told.send(Kernel::load(&options));
+                    let outcome = Kernel::load(&options).map(|mut kernel| {
+                        let wants = kernel.attacher().and_then(tls_thread);
+                        (kernel, wants)
+                    });
+                    let _ = told.send(outcome);
                 }
             })?;
         if let Err(error) = give_up(&kept(running_kernel())) {
@@ -69,15 +76,30 @@ impl Loader {
         Ok(Self { order, outcome })
     }
 
-    /// Loads and attaches; the thread and its rights are gone afterwards.
+    /// Loads and attaches; the thread and its rights are gone afterwards. But where streams inside TLS are to be
+    /// read, a thread goes on that may attach to processes and has no more rights than that takes.
     ///
     /// # Errors
     /// As [`Kernel::load`].
-    pub fn load(self, options: Options) -> Result<Kernel, Missing> {
+    pub fn load(self, options: Options) -> Result<(Kernel, Option<Wants>), Missing> {
         let gone = || Missing("the thread that loads the programs is gone".to_owned());
         self.order.send(options).map_err(|_| gone())?;
         self.outcome.recv().map_err(|_| gone())?
     }
+}
+
+/// Starts the thread that attaches to TLS libraries.
+fn tls_thread(attacher: Attacher) -> Option<Wants> {
+    let settle = || {
+        let mut rights = kept(running_kernel());
+        rights.insert(Capability::CAP_PERFMON);
+        if let Err(error) = give_up(&rights) {
+            tracing::warn!(%error, "the rights to load programs are kept");
+        }
+    };
+    tls::start(attacher, tick::clock, settle)
+        .inspect_err(|error| tracing::warn!(%error, "plaintext under TLS is not looked for"))
+        .ok()
 }
 
 /// Takes from the calling thread whatever it has beyond `kept`.

@@ -8,6 +8,7 @@ use watchdog_common::{
     flow::{self, Turns},
     frames,
     layout::{EntryShape, FlowSlot, OUTGOING, PROTOCOL_ZOOKEEPER, REQUESTS, SYNCED},
+    plaintext,
     stream::{self, Payload},
     zookeeper,
 };
@@ -152,6 +153,45 @@ impl Flow {
             } else {
                 flow::shaped(slot, requests, &shape, segment, now_ns, &bytes, &mut turns);
             }
+        }
+    }
+
+    /// From here on the plaintext is had, of which this shape tells.
+    pub fn reveal(&mut self, shape: EntryShape, from_start: bool) {
+        self.now_ns += 1_000;
+        self.shape = shape;
+        // SAFETY: our own slot.
+        unsafe { plaintext::begin(&raw mut *self.slot, shape.protocol, from_start, self.now_ns) };
+    }
+
+    /// A packet of either direction, with payload that cannot be read.
+    pub fn pass(&mut self, requests: bool, seq: u32, len: u32) {
+        self.now_ns += 1_000;
+        let segment = flow::Segment {
+            seq,
+            len,
+            outgoing: requests == self.holder,
+        };
+        // SAFETY: our own slot.
+        unsafe { plaintext::passes(&raw mut *self.slot, requests, segment, self.now_ns) };
+    }
+
+    /// Plaintext that a call gave or took, after which TCP's stream stood at `end_seq`.
+    pub fn chunk(&mut self, requests: bool, end_seq: u32, bytes: &[u8]) {
+        self.now_ns += 1_000;
+        let shape = self.shape;
+        let mut turns = Plain {
+            bytes,
+            requests,
+            shape,
+        };
+        let (slot, now_ns, len) = (&raw mut *self.slot, self.now_ns, bytes.len() as u32);
+        let bytes = Bytes(bytes);
+        // SAFETY: our own slot.
+        unsafe {
+            plaintext::chunk(
+                slot, requests, &shape, end_seq, len, now_ns, &bytes, &mut turns,
+            );
         }
     }
 

@@ -30,7 +30,7 @@ pub use self::wants::{TIDS, Want};
 use super::cadence::SharedCadences;
 use super::facts::Gap;
 use super::note::{Condition, GoneReason, LeaseHandle, LeaseId, Note, Stage, Subject};
-use super::observation::{Endpoints, FlowKey, FlowObservation, Role};
+use super::observation::{Endpoints, FlowKey, FlowObservation, Role, Sight};
 use super::settings::EntrySettings;
 use crate::causes::Verdict;
 use crate::time::Mono;
@@ -155,7 +155,7 @@ impl Book {
 
     /// Something about this flow has changed.
     pub fn observe(&mut self, flow: &FlowObservation, now: Mono, say: &mut dyn FnMut(Note)) {
-        let settings = self.settings(flow.entry);
+        let settings = self.settings_for(flow);
         if !settings.roles.include(flow.role) {
             return;
         }
@@ -314,7 +314,7 @@ impl Book {
     }
 
     fn view(&self, lease: &Lease, now: Mono) -> LeaseView {
-        let settings = self.settings(lease.entry);
+        let settings = self.settings_by(lease);
         let floor = lease.facts.floor();
         let healthy = lease.stage == Stage::Healthy;
         LeaseView {
@@ -348,11 +348,29 @@ impl Book {
             .unwrap_or_default()
     }
 
+    /// The settings that hold for a flow as it is seen.
+    fn settings_for(&self, flow: &FlowObservation) -> EntrySettings {
+        let settings = self.settings(flow.entry);
+        match flow.sight {
+            Sight::ByTiming => settings.by_timing(),
+            Sight::MidStream | Sight::FromStart => settings,
+        }
+    }
+
     fn settings_of(&self, slot: u32) -> EntrySettings {
         self.slots[slot as usize]
             .as_ref()
-            .map(|lease| self.settings(lease.entry))
+            .map(|lease| self.settings_by(lease))
             .unwrap_or_default()
+    }
+
+    fn settings_by(&self, lease: &Lease) -> EntrySettings {
+        let settings = self.settings(lease.entry);
+        if lease.by_timing {
+            settings.by_timing()
+        } else {
+            settings
+        }
     }
 }
 

@@ -126,6 +126,19 @@ pub struct Stall {
     pub comm: Comm,
 }
 
+/// How much of a flow's stream is seen. Recordings keep it as they kept, before there was a third, whether
+/// it is `FromStart`.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sight {
+    /// Its frames, but a handshake may have gone past before.
+    MidStream,
+    /// Its frames from the first byte on: a handshake cannot have been missed.
+    FromStart,
+    /// Only when data went and came, not what it was.
+    ByTiming,
+}
+
 /// One flow of one lease, at one moment.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,8 +153,8 @@ pub struct FlowObservation {
     pub endpoints: Endpoints,
     /// When the flow was established or, for one older than the daemon, first seen.
     pub opened_at: Mono,
-    /// Whether the stream was seen from its first byte, so that a handshake cannot have been missed.
-    pub from_start: bool,
+    /// How much of its stream is seen.
+    pub sight: Sight,
     /// Who owns this end.
     pub owner: Option<Owner>,
 
@@ -255,7 +268,7 @@ impl FlowObservation {
             role,
             endpoints,
             opened_at,
-            from_start: true,
+            sight: Sight::FromStart,
             owner: None,
             hello: None,
             welcome: None,

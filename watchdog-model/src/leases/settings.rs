@@ -113,8 +113,8 @@ pub struct EntrySettings {
     pub rejoins: bool,
     /// Whether a holder may open a connection for each renewal: that it has none is no loss.
     pub comes_and_goes: bool,
-    /// Whether only the times at which data went and came are seen, not what it was: a timeout that is
-    /// configured counts as inferred all the same, since what was taken for a renewal may be none.
+    /// Whether only the times at which data went and came are seen, not what it was (see
+    /// [`Self::by_timing`]; never so of an entry as a whole): a timeout that is configured counts as inferred all the same, since what was taken for a renewal may be none.
     pub by_timing_alone: bool,
     /// The cadence where it is configured, ns; None: learned.
     pub renew_every_ns: Option<u64>,
@@ -179,6 +179,19 @@ const ONE_LOSS_NS: u64 = 300 * MS;
 const MARGIN_WANTED_NS: u64 = SECOND;
 
 impl EntrySettings {
+    /// The same for a flow of which only its timing is seen.
+    #[must_use]
+    pub const fn by_timing(self) -> Self {
+        Self {
+            has_keepalives: false,
+            has_goodbye: false,
+            rejoins: false,
+            comes_and_goes: false,
+            by_timing_alone: true,
+            ..self
+        }
+    }
+
     /// The grace after something was due, for a lease of this timeout and cadence.
     #[must_use]
     pub fn margin(&self, timeout_ns: u64, cadence_ns: u64) -> u64 {

@@ -23,8 +23,8 @@ use procfs::{
     process::{FDTarget, Process},
 };
 use watchdog_common::layout::{
-    AT_BOUNDARY, ENTRIES, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS,
-    PROTOCOL_REQUEST_REPLY, REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, SlotRef,
+    AT_BOUNDARY, EntryShape, FlowSlot, ORIGIN_DAEMON, OUTGOING, PORTS, PROTOCOL_REQUEST_REPLY,
+    REQUESTS, ROLE_GRANTOR, ROLE_HOLDER, SLOT_LIVE, SYNCED, ShapeTable, SlotRef,
 };
 use watchdog_model::{Mono, time::MS};
 
@@ -48,7 +48,7 @@ pub struct Search {
     /// Config entry's index plus one, by port.
     pub ports: Box<[u8; PORTS]>,
     /// How the entries' streams look.
-    pub shapes: Box<[EntryShape; ENTRIES]>,
+    pub shapes: Box<ShapeTable>,
     /// The one network namespace that is watched; None: all.
     pub netns: Option<u32>,
     /// The monotonic clock.
@@ -247,6 +247,7 @@ impl Search {
             entry: entry - 1,
             shape: self
                 .shapes
+                .shapes
                 .get(usize::from(entry - 1))
                 .copied()
                 .unwrap_or_default(),
@@ -287,6 +288,7 @@ impl Found {
                 ROLE_GRANTOR
             };
             (*slot).origin = ORIGIN_DAEMON;
+            (*slot).index = u32::try_from(index).unwrap_or(u32::MAX);
             (*slot).entry = self.entry;
             (*slot).protocol = self.shape.protocol;
             (*slot).owner = self.pid;

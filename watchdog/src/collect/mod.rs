@@ -14,4 +14,5 @@ pub mod probe_cost;
 pub mod proc;
 pub mod sockets;
 pub mod stacked;
+pub mod tls;
 pub mod waits;

@@ -98,15 +98,6 @@ pub fn read(keys: &Group<'_>, protocol: Option<Protocol>, timeout_ns: Option<u64
     exchange
 }
 
-/// What can only be seen in plaintext.
-pub fn refuse_under_tls(keys: &Group<'_>) {
-    for key in ["signature", "frame"] {
-        if let Some(place) = keys.get(key) {
-            place.complain("cannot be seen in an encrypted stream; remove it, or \"tls: true\"");
-        }
-    }
-}
-
 fn signature(place: &Place<'_>) -> Option<Signature> {
     let keys = place.group()?;
     let bytes = keys
@@ -232,12 +223,23 @@ fn hex(value: &Value) -> Result<Vec<u8>, String> {
 }
 
 impl LeaseEntry {
-    /// What the kernel programs are told of this entry.
+    /// What the kernel programs are told of this entry's packets.
     #[must_use]
     pub fn shape(&self) -> EntryShape {
+        if self.tls {
+            return EntryShape {
+                protocol: PROTOCOL_TLS,
+                ..EntryShape::default()
+            };
+        }
+        self.inside()
+    }
+
+    /// What they are told of what is said, in the open or inside TLS.
+    #[must_use]
+    pub fn inside(&self) -> EntryShape {
         let mut shape = EntryShape {
             protocol: match self.protocol {
-                _ if self.tls => PROTOCOL_TLS,
                 Protocol::Zookeeper => PROTOCOL_ZOOKEEPER,
                 Protocol::RequestReply => PROTOCOL_REQUEST_REPLY,
                 Protocol::Kafka => PROTOCOL_KAFKA,

@@ -80,7 +80,11 @@ pub const KEYS: &[Key] = &[
         "list",
         "only these: exact comm, or cgroup prefix",
     ),
-    key("leases[].tls", "bool", "whether the stream is encrypted"),
+    key(
+        "leases[].tls",
+        "bool",
+        "whether the stream is inside TLS: read in OpenSSL's calls where it can be, else judged by timing",
+    ),
     key(
         "leases[].stages",
         "group",

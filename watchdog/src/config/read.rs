@@ -290,9 +290,6 @@ fn lease(place: &Place<'_>, global: &Stages) -> Option<LeaseEntry> {
             .collect();
     }
     let tls = keys.read("tls", flag).unwrap_or(false);
-    if tls {
-        exchange::refuse_under_tls(&keys);
-    }
     let mut own = *global;
     if let Some(place) = keys.get("stages") {
         stages(place, &mut own);

@@ -160,6 +160,7 @@ fn hooks(args: &DoctorArgs) -> Vec<Check> {
         flows: FLOWS,
         debug: false,
         netns: None,
+        plaintext: true,
         only: None,
     });
     rows(&trial, &args.kernel.btf)

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use watchdog_model::leases::observation::{FlowObservation, Role};
+use watchdog_model::leases::observation::{FlowObservation, Role, Sight};
 use watchdog_model::time::Mono;
 
 use super::meaning::host_of;
@@ -269,7 +269,7 @@ impl Node {
             Role::Grantor => self.grantors.entry((ends.peer, ends.local)),
         }
         .or_default();
-        end.from_start = flow.from_start;
+        end.from_start = flow.sight == Sight::FromStart;
         let (Some(at), true) = (flow.request_at, flow.synchronised) else {
             return;
         };
@@ -403,7 +403,11 @@ mod tests {
                 Endpoints { local, peer },
                 Mono(SECOND),
             );
-            flow.from_start = from_start;
+            flow.sight = if from_start {
+                Sight::FromStart
+            } else {
+                Sight::MidStream
+            };
             let mono_origin = if of_holder { 0 } else { 77 * SECOND };
             let mut calls = Vec::new();
             let mut sent = 10 * SECOND;

@@ -4,10 +4,12 @@ use std::fs::File;
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FExit, SockOps},
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FExit, SockOps, UProbe,
+    },
 };
 
-use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, state};
+use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, plaintext, state};
 
 /// How a program is attached.
 #[derive(Clone, Copy)]
@@ -18,6 +20,8 @@ enum Kind {
     Tracepoint(&'static str),
     /// A kernel function returns.
     Exit(&'static str),
+    /// Loaded only: processes are attached to one by one, while the daemon runs.
+    Calls,
 }
 
 /// One way to get a signal.
@@ -203,6 +207,18 @@ pub(super) const SIGNALS: &[Signal] = &[
             kind: Kind::Tracepoint("jbd2_end_commit"),
         }],
     },
+    Signal {
+        name: plaintext::SIGNAL,
+        required: false,
+        // Which flow a stream is of is told by its reads and writes, as is where it stands.
+        needs: Some("reads"),
+        fields: &[],
+        ways: &[Way {
+            program: plaintext::RETURN,
+            hook: "uprobes on SSL_read and SSL_write",
+            kind: Kind::Calls,
+        }],
+    },
 ];
 
 const BLOCK: &[&[&str]] = &[
@@ -238,7 +254,10 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
         follows_any_segment: which == Object::Looping,
         ..Report::default()
     };
-    let wanted = |signal: &&Signal| options.only.is_none_or(|only| only.contains(&signal.name));
+    let wanted = |signal: &&Signal| {
+        options.only.is_none_or(|only| only.contains(&signal.name))
+            && (options.plaintext || signal.name != plaintext::SIGNAL)
+    };
     for signal in SIGNALS.iter().filter(wanted) {
         attach_signal(
             &mut programs,
@@ -445,9 +464,12 @@ pub(super) fn attach(
     kernel_btf: &Btf,
     root: &File,
 ) -> Result<(), String> {
-    let program = programs
-        .program_mut(way.program)
-        .ok_or_else(|| format!("the object has no program {}", way.program))?;
+    let program = programs.program_mut(way.program).ok_or_else(|| {
+        format!(
+            "the programs for kernels before 5.17 have no {}",
+            way.program
+        )
+    })?;
     let line = |error: aya::programs::ProgramError| chain(&error);
     match way.kind {
         Kind::CgroupIngress | Kind::CgroupEgress => {
@@ -471,6 +493,15 @@ pub(super) fn attach(
                 .attach(root, CgroupAttachMode::Single)
                 .map_err(line)?;
         }
+        Kind::Calls => {
+            for name in plaintext::PROGRAMS {
+                let program = programs
+                    .program_mut(name)
+                    .ok_or_else(|| format!("the object has no program {name}"))?;
+                let program: &mut UProbe = program.try_into().map_err(line)?;
+                program.load().map_err(line)?;
+            }
+        }
         Kind::Tracepoint(name) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(line)?;
             program.load(name, kernel_btf).map_err(line)?;
@@ -486,7 +517,7 @@ pub(super) fn attach(
 }
 
 /// An error and its sources, in one line; of a verifier's log only the end, where the reason is.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = String::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -7,12 +7,14 @@
 pub mod attach;
 pub mod btf;
 pub mod cgroup;
+pub mod plaintext;
 pub mod release;
 pub mod self_cost;
 pub mod state;
 pub mod trial;
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Options {
     pub debug: bool,
     /// The one network namespace whose sockets are followed, by its inode number; None: all.
     pub netns: Option<u32>,
+    /// Whether what is inside TLS is wanted too (see [`plaintext`]).
+    pub plaintext: bool,
     /// The signals to attach; None: all of them. What is left out is not said to be missing.
     pub only: Option<&'static [&'static str]>,
 }
@@ -80,7 +84,8 @@ pub struct Kernel {
     pub state: state::State,
     /// What attached.
     pub report: Report,
-    programs: aya::Ebpf,
+    /// Shared with whoever attaches to processes while the daemon runs, and gone when this is.
+    programs: Arc<Mutex<aya::Ebpf>>,
 }
 
 impl Kernel {
@@ -95,13 +100,25 @@ impl Kernel {
     /// The loaded programs, for whoever shows what they cost.
     #[must_use]
     pub fn programs(&self) -> self_cost::Programs {
-        self_cost::Programs::of(&self.programs)
+        self_cost::Programs::of(&self.locked())
     }
 
     /// What each loaded program has cost so far, while [`self_cost::count`] was on.
     #[must_use]
     pub fn costs(&self) -> Vec<self_cost::Cost> {
-        self_cost::of(&self.programs)
+        self_cost::of(&self.locked())
+    }
+
+    /// Who attaches to the TLS libraries of processes; None: not wanted, or the kernel refuses.
+    pub fn attacher(&mut self) -> Option<plaintext::Attacher> {
+        if !self.report.has(plaintext::SIGNAL) {
+            return None;
+        }
+        plaintext::Attacher::of(&self.programs)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, aya::Ebpf> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,6 +126,6 @@ pub(crate) fn assemble(state: state::State, report: Report, programs: aya::Ebpf)
     Kernel {
         state,
         report,
-        programs,
+        programs: Arc::new(Mutex::new(programs)),
     }
 }

@@ -16,9 +16,9 @@ use aya::{
     maps::{HashMap, Map, MapData, SkStorage, Stack},
 };
 use watchdog_common::layout::{
-    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, ENTRIES, EntryShape, FlowSlot, Losses, PortTable,
-    Reads, SLOT_DEAD, SLOT_FREE, SLOT_LIVE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot,
-    WAIT_SHARDS, Waits, Writes, device_place,
+    DEVICE_TRIES, DEVICES, DeviceSlot, Direction, FlowSlot, Losses, PortTable, Reads, SLOT_DEAD,
+    SLOT_FREE, SLOT_LIVE, ShapeTable, SlotRef, THREADS, ThreadBits, ThreadSlot, WAIT_SHARDS, Waits,
+    Writes, device_place,
 };
 
 use super::Missing;
@@ -238,10 +238,10 @@ impl State {
 
     /// How the config entries' streams look. To be called before the ports that lead to them are
     /// watched.
-    pub fn describe_entries(&self, shapes: &[EntryShape; ENTRIES]) {
+    pub fn describe_entries(&self, shapes: &ShapeTable) {
         if let Some(table) = self.shapes.at(0) {
             // SAFETY: room for all entries. An entry's shape never changes while its port is watched.
-            unsafe { (&raw mut (*table).shapes).write_volatile(*shapes) };
+            unsafe { table.write_volatile(*shapes) };
         }
     }
 

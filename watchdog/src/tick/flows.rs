@@ -6,16 +6,17 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
-    self, CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, Direction,
-    EDGE_KNOWN, FOREIGN, FlowSlot, KEPT, Kept, MARKS, ORIGIN_START, PROTOCOL_CONSUL, PROTOCOL_ETCD,
-    PROTOCOL_KAFKA, ROLE_HOLDER, Reads, SERVERS, SYNCED, Writes,
+    self, BY_CALLS, CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT,
+    Direction, EDGE_KNOWN, FOREIGN, FlowSlot, KEPT, Kept, MARKS, ORIGIN_START, PROTOCOL_CONSUL,
+    PROTOCOL_ETCD, PROTOCOL_KAFKA, PROTOCOL_TLS, ROLE_HOLDER, Reads, SERVERS, SYNCED, Writes,
 };
 use watchdog_model::{
     Mono,
     leases::{
         book::Book,
         observation::{
-            CloseHow, Closed, Endpoints, FlowKey, FlowObservation, Hello, Owner, Role, Welcome,
+            CloseHow, Closed, Endpoints, FlowKey, FlowObservation, Hello, Owner, Role, Sight,
+            Welcome,
         },
         threads::flow_stall,
     },
@@ -54,6 +55,8 @@ pub struct Flow {
     pub met: bool,
     /// Whether its entry watches the process that it belongs to; None: not known yet.
     pub watched: Option<bool>,
+    /// Whether it is inside TLS.
+    pub is_sealed: bool,
     /// Whether it does not speak the entry's protocol.
     pub foreign: bool,
     /// Whether it may carry several leases.
@@ -158,6 +161,7 @@ impl FlowTable {
                 flow.observation.stall = stall;
                 flow.observation.remembered = remembered;
                 flow.foreign = fresh.foreign;
+                flow.is_shared = fresh.is_shared;
                 flow.left_out = fresh.left_out;
                 flow.stream_read = fresh.stream_read;
                 flow.stamp = stamp;
@@ -264,6 +268,10 @@ unsafe fn read(
     stamp: Stamp,
     reads_known: bool,
 ) -> Option<Flow> {
+    // Before the directions: what a flow's records told is forgotten before it says to be of another protocol.
+    // SAFETY: by contract; a single byte.
+    let protocol = unsafe { (&raw const (*slot).protocol).read_volatile() };
+    std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
     // SAFETY: by contract. Identity is written before the slot is LIVE; `life` is single words.
     let (requests, replies, reads, writes, life, unanswered) = unsafe {
         (
@@ -276,11 +284,10 @@ unsafe fn read(
         )
     };
     // SAFETY: as above.
-    let (role, entry, protocol, origin, cookie, endpoints, comm) = unsafe {
+    let (role, entry, origin, cookie, endpoints, comm) = unsafe {
         (
             (*slot).role,
             (*slot).entry,
-            (*slot).protocol,
             (*slot).origin,
             (*slot).cookie,
             Endpoints {
@@ -298,7 +305,14 @@ unsafe fn read(
     let key = FlowKey(u64::from(stamp.generation) << 32 | index as u64);
     let mut seen =
         FlowObservation::opened(key, entry.into(), role, endpoints, Mono(life.opened_ns));
-    seen.from_start = origin == ORIGIN_START;
+    let by_calls = requests.flags & BY_CALLS != 0;
+    seen.sight = if protocol == PROTOCOL_TLS {
+        Sight::ByTiming
+    } else if origin == ORIGIN_START && !(by_calls && requests.lost_sync_ns != 0) {
+        Sight::FromStart
+    } else {
+        Sight::MidStream
+    };
     seen.owner = (stamp.owner != 0).then_some(Owner {
         pid: stamp.owner,
         comm,
@@ -332,6 +346,7 @@ unsafe fn read(
         cookie,
         met: false,
         watched: None,
+        is_sealed: protocol == PROTOCOL_TLS || by_calls,
         foreign: (requests.flags | replies.flags) & FOREIGN != 0,
         is_shared,
         left_out: requests.left_out,

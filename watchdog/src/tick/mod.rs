@@ -35,6 +35,7 @@ use crate::{
         executables::{Edition, Executables},
         existing::{self, Found},
         helper::Helper,
+        tls,
     },
     kernel::{Kernel, state::State},
     live::Publisher,
@@ -167,7 +168,7 @@ pub struct Reload<G> {
     /// Port table: entry index plus one.
     pub ports: Box<[u8; watchdog_common::layout::PORTS]>,
     /// How the entries' streams look.
-    pub shapes: Box<[watchdog_common::layout::EntryShape; watchdog_common::layout::ENTRIES]>,
+    pub shapes: Box<watchdog_common::layout::ShapeTable>,
     /// Figures by entry.
     pub gauges: G,
     /// Whose flows are watched.
@@ -192,6 +193,8 @@ pub struct Tick<G> {
     pub helper: Option<Helper>,
     /// Who runs what.
     pub executables: Executables,
+    /// Who looks into streams inside TLS; None: nobody.
+    pub sealed: Option<tls::Wants>,
     /// What an earlier run knew of the flows.
     pub remembered: memory::Remembered,
     /// Where all leases are shown.
@@ -356,6 +359,11 @@ impl<G: Gauges + 'static> Tick<G> {
                         }
                     }
                     if let (true, Some(flow)) = (changed, flows.watched_mut(index)) {
+                        if let (true, Some(sealed)) = (flow.is_sealed, &mut self.sealed)
+                            && let Some(owner) = flow.observation.owner
+                        {
+                            sealed.want(owner.pid, now);
+                        }
                         flow.figures(&mut self.gauges, &self.book, now);
                         if !flow.met {
                             flow.met = true;
@@ -423,6 +431,15 @@ impl<G: Gauges + 'static> Tick<G> {
             threads_refused: threads.refused(),
             leases_refused: self.book.refused() + flows.left_out(),
         });
+        if let Some(sealed) = &mut self.sealed {
+            // Idle ones too: their processes are wanted for as long as they have them.
+            let watched = flows
+                .iter()
+                .filter(|flow| flow.is_sealed && flow.watched == Some(true));
+            for owner in watched.filter_map(|flow| flow.observation.owner) {
+                sealed.want(owner.pid, now);
+            }
+        }
         if let Some(sheet) = sheet {
             self.live.publish(sheet, now);
         }

@@ -13,7 +13,7 @@ use std::{
 
 use watchdog::kernel::{Kernel, Options};
 use watchdog_common::layout::{
-    ENTRIES, EntryShape, FlowSlot, PORTS, SLOT_DEAD, SLOT_FREE, ThreadSlot,
+    EntryShape, FlowSlot, PORTS, SLOT_DEAD, SLOT_FREE, ShapeTable, ThreadSlot,
 };
 
 use crate::harness::clock;
@@ -47,6 +47,7 @@ pub fn load(name: &str, only: &'static [&'static str]) -> Option<Kernel> {
         flows: FLOWS,
         debug: false,
         netns: None,
+        plaintext: true,
         only: Some(only),
     };
     if !options.btf.exists() {
@@ -209,8 +210,8 @@ impl Bed {
 
     /// Says how the stream of the first config entry looks.
     pub fn describe(&self, shape: EntryShape) {
-        let mut shapes = [EntryShape::default(); ENTRIES];
-        shapes[0] = shape;
+        let mut shapes = ShapeTable::default();
+        (shapes.shapes[0], shapes.inside[0]) = (shape, shape);
         self.kernel.state.describe_entries(&shapes);
     }
 

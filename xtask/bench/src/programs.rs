@@ -251,6 +251,7 @@ pub fn between_empty_ones(empty: &Path) -> Result<(Kernel, [Empty; 2])> {
         cgroup_root: None,
         flows: u32::try_from(FLOWS)?,
         netns: None,
+        plaintext: false,
         only: None,
     };
     let btf = Btf::from_sys_fs()?;

@@ -14,8 +14,8 @@ use std::{
 use anyhow::Result;
 use watchdog::kernel::{Kernel, self_cost};
 use watchdog_common::layout::{
-    ENTRIES, EntryShape, FLOWS, PORTS, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
-    PROTOCOL_REQUEST_REPLY, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER,
+    EntryShape, FLOWS, PORTS, PROTOCOL_CONSUL, PROTOCOL_ETCD, PROTOCOL_KAFKA,
+    PROTOCOL_REQUEST_REPLY, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER, ShapeTable,
 };
 
 use crate::{
@@ -155,8 +155,8 @@ impl Bench {
     fn take(&mut self, talk: &Talk, watched: bool) -> Result<()> {
         let listener = work::listener()?;
         let port = listener.local_addr()?.port();
-        let mut shapes = [EntryShape::default(); ENTRIES];
-        shapes[0] = talk.shape;
+        let mut shapes = ShapeTable::default();
+        (shapes.shapes[0], shapes.inside[0]) = (talk.shape, talk.shape);
         let mut table = Box::new([0; PORTS]);
         table[usize::from(port)] = watched.into();
         self.kernel.state.describe_entries(&shapes);

@@ -72,7 +72,7 @@ impl Book {
     ) -> Option<u32> {
         match self.by_flow.get(&flow.key) {
             Some(FlowUse::Done) => {
-                let again = self.settings(flow.entry).rejoins
+                let again = self.settings_for(flow).rejoins
                     && flow.close_request_at.is_none()
                     && flow.expired_reply_at.is_none()
                     && flow.closed.is_none();
@@ -240,7 +240,7 @@ impl Book {
         let handle = LeaseHandle(self.next_handle);
         self.next_handle += 1;
         let mut lease = Lease::new(handle, id, flow, now);
-        let settings = self.settings(flow.entry);
+        let settings = self.settings_for(flow);
         lease.facts.gap = self.gap;
         lease.take_in(flow, &settings, &mut self.shared, now);
         say(Note::Seen {
@@ -256,7 +256,7 @@ impl Book {
 
     /// The lease goes on, on this flow.
     fn take_over(&mut self, slot: u32, flow: &FlowObservation) {
-        let settings = self.settings(flow.entry);
+        let settings = self.settings_for(flow);
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
@@ -280,7 +280,7 @@ impl Book {
         now: Mono,
         say: &mut dyn FnMut(Note),
     ) {
-        let settings = self.settings(flow.entry);
+        let settings = self.settings_for(flow);
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };

@@ -9,7 +9,7 @@ use crate::leases::cadence::{Cadence, SharedCadences, WorstGap};
 use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout, Trouble};
 use crate::leases::note::{Condition, GoneReason, LeaseHandle, LeaseId, Stage, Subject};
 use crate::leases::observation::{
-    CloseHow, Endpoints, FlowKey, FlowObservation, Owner, Role, TimeoutSource,
+    CloseHow, Endpoints, FlowKey, FlowObservation, Owner, Role, Sight, TimeoutSource,
 };
 use crate::leases::settings::EntrySettings;
 use crate::time::{Mono, SECOND, ms};
@@ -102,6 +102,8 @@ pub(super) struct Lease {
     reads: u64,
     keepalives: u64,
     unsynchronised_at: Option<Mono>,
+    /// Whether only the timing of its flow is seen.
+    pub by_timing: bool,
     observed_at: Option<Mono>,
     /// Grantor: the newest request when the flow was last looked at, and the newest that was read.
     request_before: Option<Mono>,
@@ -164,6 +166,7 @@ impl Lease {
             reads: 0,
             keepalives: 0,
             unsynchronised_at: flow.unsynchronised_at,
+            by_timing: flow.sight == Sight::ByTiming,
             observed_at: None,
             request_before: None,
             request_read: None,
@@ -233,6 +236,7 @@ impl Lease {
         now: Mono,
     ) {
         self.owner = flow.owner.or(self.owner);
+        self.see(flow, now);
         self.synchronise(flow, now);
         self.take_timeout(flow, settings);
         let facts = &mut self.facts;
@@ -275,6 +279,22 @@ impl Lease {
         self.learn(flow, settings, shared, now);
         self.infer_timeout(settings);
         self.observed_at = Some(now);
+    }
+
+    /// More or less of the lease's flow is seen than before. What timing told was a guess, and no part of what
+    /// frames tell; a timeout that frames told stands, but what it is counted from is a guess from here on.
+    fn see(&mut self, flow: &FlowObservation, now: Mono) {
+        let by_timing = flow.sight == Sight::ByTiming;
+        if by_timing == self.by_timing {
+            return;
+        }
+        self.by_timing = by_timing;
+        self.facts.fresh_from = Some(now);
+        (self.answers, self.keepalives) = (0, 0);
+        self.cadence.interrupted();
+        if let Some(timeout) = self.facts.timeout.as_mut().filter(|_| by_timing) {
+            timeout.source = TimeoutSource::Inferred;
+        }
     }
 
     fn synchronise(&mut self, flow: &FlowObservation, now: Mono) {

@@ -334,14 +334,24 @@ fn one_exchange_on_a_connection_of_its_own_is_no_trouble() {
     );
 }
 
+/// As [`renewing`], of which only the timing is seen.
+fn guessed(bench: &mut Bench, role: Role) -> FlowObservation {
+    let mut flow = opened(1, role, START);
+    flow.sight = Sight::ByTiming;
+    for cycle in 0..4 {
+        bench.until(secs(4 * cycle));
+        ping(&mut flow, bench.now);
+        flow.answer_at = Some(bench.now);
+        bench.see(&flow);
+    }
+    flow
+}
+
 #[test]
 fn what_only_timing_tells_gives_no_floor_though_its_timeout_is_configured() {
     for role in [Role::Holder, Role::Grantor] {
-        let mut bench = Bench::with(EntrySettings {
-            by_timing_alone: true,
-            ..settings()
-        });
-        renewing(&mut bench, role);
+        let mut bench = Bench::with(settings());
+        guessed(&mut bench, role);
         let view = bench.only();
         assert_eq!(view.subject.timeout_ns, Some(secs(12)));
         assert_eq!(view.subject.timeout_source, TimeoutSource::Inferred);
@@ -351,4 +361,47 @@ fn what_only_timing_tells_gives_no_floor_though_its_timeout_is_configured() {
         let last = said.last().map(String::as_str).unwrap_or_default();
         assert!(last.starts_with("Late>AtRisk"), "{said:?}");
     }
+}
+
+#[test]
+fn once_its_frames_are_seen_a_lease_has_a_floor_by_what_they_tell_alone() {
+    for role in [Role::Holder, Role::Grantor] {
+        let mut bench = Bench::with(settings());
+        let mut flow = guessed(&mut bench, role);
+        // The kernel forgets what the records told.
+        bench.until(secs(13));
+        flow.sight = Sight::MidStream;
+        (flow.answered_at, flow.answer_at, flow.request_at) = (None, None, None);
+        (flow.answers, flow.requests, flow.keepalives) = (0, 0, 0);
+        flow.read_at = None;
+        bench.see(&flow);
+        let view = bench.only();
+        assert_eq!(view.subject.timeout_source, TimeoutSource::Config);
+        assert_eq!(view.floor, None, "nothing is counted from a guess");
+        bench.until(secs(16));
+        ping(&mut flow, bench.now);
+        flow.answer_at = Some(bench.now);
+        bench.see(&flow);
+        let floor = bench.only().floor.expect("a floor");
+        let (asked, read) = (START.plus(secs(16)), bench.now);
+        assert!(floor >= asked.plus(secs(12)) && floor <= read.plus(secs(12)));
+        assert_eq!(bench.said(), [format!("seen {role:?}")]);
+    }
+}
+
+#[test]
+fn whose_frames_are_seen_no_more_has_no_floor_any_more() {
+    let mut bench = Bench::with(settings());
+    let mut flow = renewing(&mut bench, Role::Holder);
+    assert!(bench.only().floor.is_some());
+    bench.until(secs(13));
+    flow.sight = Sight::ByTiming;
+    bench.see(&flow);
+    bench.until(secs(16));
+    ping(&mut flow, bench.now);
+    flow.answer_at = Some(bench.now);
+    bench.see(&flow);
+    let view = bench.only();
+    assert_eq!(view.subject.timeout_source, TimeoutSource::Inferred);
+    assert_eq!(view.floor, None);
 }

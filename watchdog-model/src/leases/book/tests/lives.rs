@@ -278,7 +278,7 @@ fn a_flow_met_in_the_middle_is_named_at_its_next_handshake() {
     let mut bench = Bench::new();
     let port = ends(Role::Holder, 40_001);
     let mut flow = FlowObservation::opened(FlowKey(1), 0, Role::Holder, port, START);
-    flow.from_start = false;
+    flow.sight = Sight::MidStream;
     flow.owner = owner(7);
     bench.see(&flow);
     assert_eq!(bench.said(), [""; 0]);

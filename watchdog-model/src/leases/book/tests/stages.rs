@@ -143,7 +143,7 @@ fn what_was_remembered_is_used_at_once() {
     let mut bench = Bench::new();
     let port = ends(Role::Holder, 40_001);
     let mut flow = FlowObservation::opened(FlowKey(1), 0, Role::Holder, port, START);
-    flow.from_start = false;
+    flow.sight = Sight::MidStream;
     flow.remembered = Some(Remembered {
         session: SESSION,
         timeout_ns: secs(6),
