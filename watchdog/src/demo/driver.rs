@@ -200,8 +200,8 @@ impl Demo {
             daemon.arg("--no-probes");
         }
         let daemon_pid = self.start(Who::Daemon, &mut daemon)?;
-        // Verifiers before 5.17 have much to walk.
-        let started = self.wait(12_000, |story| story.daemon_started)?;
+        // Verifiers have much to walk, and processors are slow or busy.
+        let started = self.wait(30_000, |story| story.daemon_started)?;
         if !started {
             return Ok(false);
         }

@@ -81,6 +81,9 @@ pub fn without(signal: &str) -> String {
             "no proof of a stall, no cause process_stopped: warnings come later"
         }
         "block" => "a hung disk is proven later",
+        "plaintext" => {
+            "inside TLS leases are told by its records alone; Linux 5.17 has what it takes"
+        }
         "journal" => "a hung journal commit is not named",
         "retransmits" => "lost packets are noticed by silence alone",
         _ => "the daemon does without it",

@@ -41,10 +41,10 @@ impl Boot<'_> {
     /// The command that is the guest.
     pub fn command(&self) -> Command {
         let mut command = program("timeout");
-        command.args(["--kill-after=5", AT_MOST, "nice", "-n", "19"]);
+        command.args(["--kill-after=5", AT_MOST, "nice", "-n", "5"]);
         command.args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"]);
-        // One instruction in 2 ns, as a slow processor does.
-        command.args(["-icount", "shift=1,sleep=off", "-m", MEMORY]);
+        // One instruction in a nanosecond, as a slow processor does.
+        command.args(["-icount", "shift=0,sleep=off", "-m", MEMORY]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-display", "none", "-serial", "stdio"]);
         command.arg("-kernel").arg(self.image);

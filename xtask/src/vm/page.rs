@@ -10,7 +10,7 @@ use super::guest::{Console, Step};
 use crate::tally::Tally;
 
 /// What is lost without a signal.
-const LOST: [(&str, &str); 9] = [
+const LOST: [(&str, &str); 10] = [
     ("flow_start", "no lease can be seen"),
     ("packets_in", "no lease can be seen"),
     ("packets_out", "no lease can be seen"),
@@ -31,6 +31,10 @@ const LOST: [(&str, &str); 9] = [
         "what a thread does is read from /proc when the lease is late, and its history is not known",
     ),
     ("wakeups", "a starved thread is known by /proc alone"),
+    (
+        "plaintext",
+        "what is inside TLS is not read; its flows are followed by their records",
+    ),
 ];
 
 /// What one kernel made of it.
