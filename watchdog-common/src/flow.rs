@@ -178,6 +178,9 @@ pub(crate) unsafe fn edges(
             if outgoing && (*slot).life.acked_seq.wrapping_sub(before) as i32 >= 0 {
                 (*dir).unacked_at_ns = now_ns;
             }
+            if !outgoing {
+                (*dir).arrived_ns = now_ns;
+            }
             (*dir).edge_seq = end;
         }
         before

@@ -271,7 +271,7 @@ pub struct Direction {
     pub rtt_ns: u64,
     /// Outgoing only: when the oldest byte that the peer's TCP has not acknowledged was sent.
     pub unacked_at_ns: u64,
-    /// [`BY_CALLS`] and incoming only: when a packet with payload last arrived.
+    /// Incoming only: when payload that was new last arrived.
     pub arrived_ns: u64,
     /// Newest handshake.
     pub handshake: Handshake,

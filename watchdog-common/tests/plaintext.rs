@@ -9,6 +9,7 @@ use inputs::{
 };
 use proptest::prelude::*;
 use watchdog_common::layout::{EntryShape, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER, SYNCED};
+use watchdog_common::plaintext::{self, Beginning};
 use watchdog_common::zookeeper::XID_PING;
 
 fn records() -> EntryShape {
@@ -38,7 +39,7 @@ fn guessed(flow: Flow) -> (Flow, u32) {
 fn what_records_told_is_forgotten_and_the_handshake_is_read() {
     for flow in [Flow::started(), Flow::accepted()] {
         let (mut flow, at) = guessed(flow);
-        flow.reveal(EntryShape::default(), true);
+        flow.reveal(EntryShape::default(), Beginning::First);
         let slot = &flow.slot;
         assert_eq!(slot.protocol, PROTOCOL_ZOOKEEPER);
         assert_eq!((slot.requests.messages, slot.replies.answered_ns), (0, 0));
@@ -57,7 +58,7 @@ fn what_records_told_is_forgotten_and_the_handshake_is_read() {
 #[test]
 fn met_in_mid_stream_a_call_that_is_one_frame_shows_where_frames_begin() {
     let (mut flow, at) = guessed(Flow::started());
-    flow.reveal(EntryShape::default(), false);
+    flow.reveal(EntryShape::default(), Beginning::Anywhere);
     let revealed = flow.now_ns;
     assert!(!flow.synced());
     assert_eq!(flow.slot.requests.lost_sync_ns, revealed);
@@ -82,9 +83,53 @@ fn met_in_mid_stream_a_call_that_is_one_frame_shows_where_frames_begin() {
 }
 
 #[test]
+fn a_request_that_is_all_that_is_under_way_begins_a_frame() {
+    let alone = |flow: &Flow, begun_ns| {
+        // SAFETY: our own slot.
+        unsafe { plaintext::is_alone(&raw const *flow.slot, begun_ns) }
+    };
+    let (mut flow, at) = guessed(Flow::started());
+    let answered = flow.now_ns;
+    flow.slot.reads.read_seq = at;
+    let quick = flow.now_ns + 10_000_000;
+    assert!(!alone(&flow, quick), "nothing was asked");
+    flow.now_ns = quick;
+    flow.request(at, &record(29));
+    assert!(!alone(&flow, quick), "the reply before may go on");
+
+    let (mut flow, at) = guessed(Flow::started());
+    let begun = answered + 100_000_000;
+    flow.now_ns = begun;
+    flow.request(at, &record(29));
+    assert!(!alone(&flow, begun), "the reply before is not read");
+    flow.slot.reads.read_seq = at;
+    assert!(alone(&flow, begun));
+    assert!(
+        !alone(&flow, flow.now_ns + 1),
+        "it was asked before the call"
+    );
+    let edge = at.wrapping_add(34);
+    flow.reveal(EntryShape::default(), Beginning::Frame);
+    flow.chunk(true, edge, &request(XID_PING, 11, 0));
+    let asked = flow.now_ns;
+    flow.chunk(false, at.wrapping_add(42), &reply(XID_PING, 0, 0));
+    assert_eq!(flow.slot.replies.answered_ns, asked, "answered at once");
+    flow.request(edge, &record(29));
+    assert!(!alone(&flow, begun));
+
+    let (mut flow, at) = guessed(Flow::accepted());
+    flow.slot.writes.write_ns = flow.now_ns;
+    flow.now_ns += 100_000_000;
+    flow.request(at, &record(29));
+    assert!(alone(&flow, 0), "a call may wait for long");
+    flow.slot.writes.write_ns = flow.now_ns - 1_000;
+    assert!(!alone(&flow, 0));
+}
+
+#[test]
 fn what_lies_unread_is_known_by_its_packets() {
     let (mut flow, at) = guessed(Flow::accepted());
-    flow.reveal(EntryShape::default(), true);
+    flow.reveal(EntryShape::default(), Beginning::First);
     flow.slot.reads.read_seq = at;
     flow.pass(true, at, 90);
     let arrived = flow.now_ns;
@@ -108,12 +153,27 @@ fn what_lies_unread_is_known_by_its_packets() {
 #[test]
 fn what_left_is_acknowledged_where_its_call_ended() {
     let (mut flow, at) = guessed(Flow::started());
-    flow.reveal(EntryShape::default(), true);
+    flow.reveal(EntryShape::default(), Beginning::First);
     flow.pass(true, at, 71);
     flow.chunk(true, at.wrapping_add(71), &connect(6_000, 0));
     let requests = &flow.slot.requests;
     assert_eq!(requests.newest_end_seq, at.wrapping_add(71));
     assert_eq!(requests.edge_seq, at.wrapping_add(71));
+}
+
+#[test]
+fn a_flow_whose_calls_are_seen_no_more_is_one_of_records_again() {
+    let (mut flow, at) = guessed(Flow::started());
+    flow.reveal(EntryShape::default(), Beginning::First);
+    flow.chunk(true, at.wrapping_add(71), &connect(6_000, 0));
+    flow.seal();
+    let mut flow = flow.of(records());
+    assert_eq!(flow.slot.protocol, PROTOCOL_TLS);
+    assert_eq!((flow.slot.requests.messages, flow.synced()), (0, false));
+    flow.request(at.wrapping_add(71), &record(29));
+    flow.reply(at, &record(29));
+    assert!(flow.synced());
+    assert_eq!(flow.slot.requests.messages, 1);
 }
 
 /// What the parser says in the end.
@@ -144,7 +204,7 @@ proptest! {
         open.reply(START, &answered);
 
         let (mut sealed, at) = guessed(ends());
-        sealed.reveal(EntryShape::default(), true);
+        sealed.reveal(EntryShape::default(), Beginning::First);
         let mut end = at;
         for (requests, bytes) in [(true, &asked), (false, &answered)] {
             for (_, part) in cut(bytes, &cuts) {

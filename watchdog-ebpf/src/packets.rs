@@ -25,6 +25,7 @@ use watchdog_common::{
 
 use crate::{
     maps::{self, PORTS},
+    plaintext as calls,
     sockets::{self, Identity},
     sync,
 };
@@ -251,7 +252,8 @@ unsafe fn feed<const REQUESTS: bool>(
             len: segment.len,
             outgoing,
         };
-        if (*dir).flags & BY_CALLS != 0 {
+        let by_calls = (*dir).flags & BY_CALLS != 0;
+        if by_calls && !calls::is_over(slot, REQUESTS, now) {
             plaintext::passes(slot, REQUESTS, at, now);
         } else if (*slot).protocol == PROTOCOL_ZOOKEEPER {
             let mut turns = Loop::<REQUESTS> {

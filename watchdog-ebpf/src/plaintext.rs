@@ -25,7 +25,7 @@ use watchdog_common::{
         Direction, EntryShape, FlowSlot, ORIGIN_START, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER,
         ROLE_HOLDER, SlotRef, TlsCall, TlsStream,
     },
-    plaintext,
+    plaintext::{self, Beginning},
     stream::Payload,
     zookeeper,
 };
@@ -37,6 +37,8 @@ use crate::{
 
 /// As for packets: twice the frames that a call may hold.
 const MAX_TURNS: u32 = 1 << 15;
+/// So long a busy stream is waited for.
+const PATIENCE_NS: u64 = 30_000_000_000;
 /// Nothing longer is given or taken in one call.
 const LONGEST: u64 = 1 << 26;
 
@@ -220,12 +222,10 @@ unsafe fn told(slot: *mut FlowSlot, pid: u32, call: &TlsCall, len: u32) {
         let Some(shape) = maps::inside((*slot).entry) else {
             return;
         };
-        if (*slot).protocol == PROTOCOL_TLS {
-            // A reply before that answers what was not seen. And a request at once shows where frames
-            // begin, so nothing is lost from sight.
-            if !requests || !reveal(slot, pid, (*shape).protocol) {
-                return;
-            }
+        let is_first = (*slot).protocol == PROTOCOL_TLS;
+        // A reply before that answers what was not seen.
+        if is_first && (!requests || !reveal(slot, pid, (*shape).protocol, call.begun_ns)) {
+            return;
         }
         let (end_seq, now_ns) = if outgoing {
             let end_seq = if (*slot).writes.writes == 0 {
@@ -255,37 +255,72 @@ unsafe fn told(slot: *mut FlowSlot, pid: u32, call: &TlsCall, len: u32) {
             shape,
         };
         if requests {
-            feed::<true>(turn, end_seq, len);
+            feed::<true>(turn, end_seq, len, is_first);
         } else {
-            feed::<false>(turn, end_seq, len);
+            feed::<false>(turn, end_seq, len, false);
         }
     }
 }
 
-/// The flow's plaintext is had from here on; false: somebody kept a direction locked.
+/// The flow's plaintext is had from here on, and the requests are left locked, so that nobody sees the flow
+/// before its first request is told; false: not yet, its records go on to be followed.
 ///
 /// # Safety
 /// `slot` is a flow slot.
 #[inline(always)]
-unsafe fn reveal(slot: *mut FlowSlot, pid: u32, protocol: u8) -> bool {
+unsafe fn reveal(slot: *mut FlowSlot, pid: u32, protocol: u8, begun_ns: u64) -> bool {
     // SAFETY: by contract.
     unsafe {
-        let since_ns = TLS_PROCESSES
-            .get_ptr(pid)
-            .map_or(0, |process| (*process).since_ns);
+        let Some(process) = TLS_PROCESSES.get_ptr(pid) else {
+            return false;
+        };
+        let since_ns = (*process).since_ns;
+        let now_ns = bpf_ktime_get_ns();
         // Else there may have been calls that nobody saw.
-        let from_start =
-            (*slot).origin == ORIGIN_START && since_ns != 0 && since_ns < (*slot).life.opened_ns;
+        let from = if (*slot).origin == ORIGIN_START && since_ns < (*slot).life.opened_ns {
+            Beginning::First
+        } else if plaintext::is_alone(slot, begun_ns) {
+            Beginning::Frame
+        } else if now_ns.saturating_sub(since_ns) > PATIENCE_NS {
+            // It is never alone. Until a call shows where frames begin, nothing is seen of it.
+            Beginning::Anywhere
+        } else {
+            return false;
+        };
         if !sync::lock(&raw mut (*slot).requests.version) {
             return false;
         }
         let both = sync::lock(&raw mut (*slot).replies.version);
         if both {
-            plaintext::begin(slot, protocol, from_start, bpf_ktime_get_ns());
+            plaintext::begin(slot, protocol, from, now_ns);
             sync::unlock(&raw mut (*slot).replies.version);
+        } else {
+            sync::unlock(&raw mut (*slot).requests.version);
         }
-        sync::unlock(&raw mut (*slot).requests.version);
         both
+    }
+}
+
+/// Whether the calls of a flow are not seen any more: its process was left alone, or handed it to another,
+/// which then has it now. The flow is one of records again. `requests`: the direction that the caller has locked.
+///
+/// # Safety
+/// `slot` is a flow slot.
+#[inline(always)]
+pub unsafe fn is_over(slot: *mut FlowSlot, requests: bool, now_ns: u64) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        if TLS_PROCESSES.get_ptr((*slot).owner).is_some() {
+            return false;
+        }
+        let other = direction(slot, !requests);
+        if !sync::lock(&raw mut (*other).version) {
+            // The next packet will do.
+            return false;
+        }
+        plaintext::end(slot, now_ns);
+        sync::unlock(&raw mut (*other).version);
+        true
     }
 }
 
@@ -312,10 +347,12 @@ impl Payload for User {
     }
 }
 
+/// `is_locked`: the direction is, by the caller.
+///
 /// # Safety
 /// `turn.slot` is a flow slot.
 #[inline(always)]
-unsafe fn feed<const REQUESTS: bool>(mut turn: Turn, end_seq: u32, len: u32) {
+unsafe fn feed<const REQUESTS: bool>(mut turn: Turn, end_seq: u32, len: u32, is_locked: bool) {
     // SAFETY: by contract.
     unsafe {
         let (slot, now_ns, shape) = (turn.slot, turn.now_ns, turn.shape);
@@ -323,7 +360,7 @@ unsafe fn feed<const REQUESTS: bool>(mut turn: Turn, end_seq: u32, len: u32) {
             buffer: turn.buffer,
         };
         let dir = direction(slot, REQUESTS);
-        if !sync::lock(&raw mut (*dir).version) {
+        if !is_locked && !sync::lock(&raw mut (*dir).version) {
             maps::lose(|losses| &raw mut (*losses).contended);
             return;
         }

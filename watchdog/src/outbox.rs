@@ -33,7 +33,7 @@ pub enum Lost {
     Alert,
     /// Flows that found no free slot in the kernel's table.
     Slot,
-    /// Segments of a watched flow that the kernel programs had to skip.
+    /// Segments of a watched flow, or calls of its TLS library, that the kernel programs had to skip.
     Segment,
     /// Threads that found no place in the kernel's table.
     Thread,

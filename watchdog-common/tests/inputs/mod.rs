@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use watchdog_common::{
     flow::{self, Turns},
     frames,
-    layout::{EntryShape, FlowSlot, OUTGOING, PROTOCOL_ZOOKEEPER, REQUESTS, SYNCED},
-    plaintext,
+    layout::{EntryShape, FlowSlot, OUTGOING, PROTOCOL_ZOOKEEPER, REQUESTS, ROLE_GRANTOR, SYNCED},
+    plaintext::{self, Beginning},
     stream::{self, Payload},
     zookeeper,
 };
@@ -97,6 +97,7 @@ impl Flow {
     pub fn accepted() -> Self {
         let mut flow = Self::middle();
         flow.holder = false;
+        flow.slot.role = ROLE_GRANTOR;
         flow.slot.requests.flags = REQUESTS;
         flow.slot.replies.flags = OUTGOING;
         flow.begun()
@@ -157,11 +158,18 @@ impl Flow {
     }
 
     /// From here on the plaintext is had, of which this shape tells.
-    pub fn reveal(&mut self, shape: EntryShape, from_start: bool) {
+    pub fn reveal(&mut self, shape: EntryShape, from: Beginning) {
         self.now_ns += 1_000;
         self.shape = shape;
         // SAFETY: our own slot.
-        unsafe { plaintext::begin(&raw mut *self.slot, shape.protocol, from_start, self.now_ns) };
+        unsafe { plaintext::begin(&raw mut *self.slot, shape.protocol, from, self.now_ns) };
+    }
+
+    /// From here on it is not had any more.
+    pub fn seal(&mut self) {
+        self.now_ns += 1_000;
+        // SAFETY: our own slot.
+        unsafe { plaintext::end(&raw mut *self.slot, self.now_ns) };
     }
 
     /// A packet of either direction, with payload that cannot be read.

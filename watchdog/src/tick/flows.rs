@@ -308,7 +308,7 @@ unsafe fn read(
     let by_calls = requests.flags & BY_CALLS != 0;
     seen.sight = if protocol == PROTOCOL_TLS {
         Sight::ByTiming
-    } else if origin == ORIGIN_START && !(by_calls && requests.lost_sync_ns != 0) {
+    } else if origin == ORIGIN_START && !(by_calls && requests.handshake.at_ns == 0) {
         Sight::FromStart
     } else {
         Sight::MidStream

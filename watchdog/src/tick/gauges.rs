@@ -124,7 +124,7 @@ impl MetricGauges {
         self.lost
             .slot
             .inc_by(now.no_slot.saturating_sub(shown.losses.no_slot));
-        let skipped = |losses: &Losses| losses.contended.saturating_add(losses.unreadable);
+        let skipped = |losses: &Losses| losses.contended + losses.unreadable + losses.calls;
         self.lost
             .segment
             .inc_by(skipped(&now).saturating_sub(skipped(&shown.losses)));

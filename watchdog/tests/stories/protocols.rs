@@ -121,7 +121,12 @@ pub fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
         "where the timeout is known from",
     );
     healthy(daemon, cast.start_busy());
+    both_frozen(cast, daemon, holder);
+    name
+}
 
+/// Both ends frozen in turn.
+pub fn both_frozen(cast: &Cast, daemon: &Daemon, holder: i32) {
     let mark = daemon.mark();
     let frozen = Stopped::stop(holder);
     warned(daemon, mark, "holder");
@@ -137,7 +142,6 @@ pub fn play(cast: &Cast, daemon: &Daemon, holder: i32) -> String {
     let mark = daemon.mark();
     frozen.resume();
     renewed(daemon, mark);
-    name
 }
 
 /// Nothing is said but that the lease is gone, at both ends.
@@ -313,6 +317,20 @@ fn a_consul_session_with_a_connection_for_each_renewal_is_one_lease() {
     for role in ROLES {
         daemon.wait_from(mark, &format!("{role} at risk"), LONG, |event| {
             event.text("role") == role && event.stage() >= Some(Stage::AtRisk)
+        });
+    }
+    let mark = daemon.mark();
+    frozen.resume();
+    renewed(&daemon, mark);
+
+    // The server's turn: the next renewal's connection is accepted by its kernel, and never answered.
+    let mark = daemon.mark();
+    let frozen = Stopped::stop(cast.server.pid());
+    for role in ROLES {
+        daemon.wait_from(mark, &format!("{role} at risk, stopped"), LONG, |event| {
+            event.text("role") == role
+                && event.stage() >= Some(Stage::AtRisk)
+                && event.text("cause") == "process_stopped"
         });
     }
     let mark = daemon.mark();

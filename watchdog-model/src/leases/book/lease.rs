@@ -289,11 +289,18 @@ impl Lease {
             return;
         }
         self.by_timing = by_timing;
-        self.facts.fresh_from = Some(now);
         (self.answers, self.keepalives) = (0, 0);
         self.cadence.interrupted();
-        if let Some(timeout) = self.facts.timeout.as_mut().filter(|_| by_timing) {
-            timeout.source = TimeoutSource::Inferred;
+        let facts = &mut self.facts;
+        if by_timing {
+            if let Some(timeout) = &mut facts.timeout {
+                timeout.source = TimeoutSource::Inferred;
+            }
+        } else {
+            // All begins anew with the request by which its frames came to be seen.
+            facts.fresh_from = flow.request_at.or(Some(now));
+            (facts.base, facts.request_at, facts.reply_at) = (None, None, None);
+            (self.request_before, self.request_read) = (None, None);
         }
     }
 

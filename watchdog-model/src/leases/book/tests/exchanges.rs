@@ -384,7 +384,7 @@ fn once_its_frames_are_seen_a_lease_has_a_floor_by_what_they_tell_alone() {
         bench.see(&flow);
         let floor = bench.only().floor.expect("a floor");
         let (asked, read) = (START.plus(secs(16)), bench.now);
-        assert!(floor >= asked.plus(secs(12)) && floor <= read.plus(secs(12)));
+        assert!(floor >= asked.plus(secs(12)) && floor <= read.plus(secs(12) + ms(5)));
         assert_eq!(bench.said(), [format!("seen {role:?}")]);
     }
 }

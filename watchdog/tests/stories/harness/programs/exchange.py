@@ -6,7 +6,10 @@ as long as it likes between the two.
 
 `hold PORT PERIOD` asks, waits for the answer, sleeps. `poll PORT` asks again at once. `visit PORT PERIOD` has
 a connection for each request. All close their connection when their standard input says so, and live on.
+`flood PORT` asks without a pause and says only that it has begun.
 `crowd PORT COUNT` has so many connections, asks on each once a second.
+
+Before any of these, `tls CERTIFICATE KEY` has it all inside TLS.
 
 Each says what it does on standard output.
 """
@@ -14,6 +17,7 @@ Each says what it does on standard output.
 import random
 import select
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -29,8 +33,22 @@ def listen():
     return listener
 
 
+def connect(port):
+    connection = socket.create_connection(("127.0.0.1", port))
+    if not sealed:
+        return connection
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(connection)
+
+
 def answer(connection, hold):
     try:
+        if sealed:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*sealed)
+            connection = context.wrap_socket(connection, server_side=True)
         while connection.recv(4096):
             time.sleep(hold())
             connection.sendall(b"\x00\x07granted")
@@ -87,7 +105,7 @@ def rest():
 
 
 def hold(port, period):
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with connect(port) as connection:
         while True:
             try:
                 ask(connection)
@@ -101,15 +119,23 @@ def hold(port, period):
 
 def visit(port, period):
     while True:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
+        with connect(port) as connection:
             ask(connection)
         if told(period):
             break
     rest()
 
 
+def flood(port):
+    with connect(port) as connection:
+        say("there")
+        while True:
+            connection.sendall(b"\x00\x05renew")
+            connection.recv(4096)
+
+
 def crowd(port, count):
-    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+    connections = [connect(port) for _ in range(count)]
     say("there")
     while not told(1):
         for connection in connections:
@@ -120,7 +146,11 @@ def crowd(port, count):
     rest()
 
 
-verb, numbers = sys.argv[1], [float(word) for word in sys.argv[2:]]
+words = sys.argv[1:]
+sealed = []
+if words[0] == "tls":
+    sealed, words = words[1:3], words[3:]
+verb, numbers = words[0], [float(word) for word in words[1:]]
 if verb == "serve":
     serve()
 elif verb == "serve-strictly":
@@ -129,6 +159,8 @@ elif verb == "serve-polls":
     serve(lambda: random.uniform(*numbers))
 elif verb == "poll":
     hold(int(numbers[0]), 0)
+elif verb == "flood":
+    flood(int(numbers[0]))
 elif verb == "crowd":
     crowd(int(numbers[0]), int(numbers[1]))
 else:
