@@ -1,4 +1,4 @@
-//! In: the eBPF object that `cargo xtask build` made. Out: a copy in OUT_DIR, for
+//! In: the eBPF objects that `cargo xtask build` made. Out: copies in OUT_DIR, for
 //! `include_bytes_aligned!`. Never builds the object itself: that takes another toolchain.
 
 use std::{
@@ -13,13 +13,20 @@ const OBJECT_ENV: &str = "WATCHDOG_EBPF_OBJECT";
 const OBJECT_DEFAULT: &str = "target/bpf/watchdog-ebpf.o";
 /// The copy's name in OUT_DIR.
 const OBJECT_COPY: &str = "watchdog-ebpf";
+/// The object for old kernels, beside the other one; and its copy's name.
+const OLD_OBJECT: &str = "watchdog-ebpf-old.o";
+const OLD_COPY: &str = "watchdog-ebpf-old";
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-env-changed={OBJECT_ENV}");
     println!("cargo::rerun-if-changed=build.rs");
     let object = object_path();
-    println!("cargo::rerun-if-changed={}", object.display());
-    match copy(&object) {
+    // Beside it lies the one for old kernels.
+    let old = object.with_file_name(OLD_OBJECT);
+    for object in [&object, &old] {
+        println!("cargo::rerun-if-changed={}", object.display());
+    }
+    match copy(&object, OBJECT_COPY).and_then(|()| copy(&old, OLD_COPY)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => {
             println!("cargo::error={line}");
@@ -38,14 +45,14 @@ fn object_path() -> PathBuf {
     }
 }
 
-fn copy(object: &Path) -> Result<(), String> {
+fn copy(object: &Path, name: &str) -> Result<(), String> {
     if !object.is_file() {
         return Err(format!(
             "run `cargo xtask build`: the eBPF object {} is not built yet",
             object.display()
         ));
     }
-    let copy = from_cargo("OUT_DIR").join(OBJECT_COPY);
+    let copy = from_cargo("OUT_DIR").join(name);
     std::fs::copy(object, &copy).map_err(|error| {
         format!(
             "copying {} to {}: {error}",

@@ -367,15 +367,16 @@ fn gather<P: Payload>(
     }
     let missing = want - have;
     let take = if missing < fresh { missing } else { fresh };
-    // As in `stream::step`.
+    // As in `frames::step`.
     let bounded = core::hint::black_box(u64::from(take.wrapping_sub(1)));
     if bounded >= HEAD_MOST as u64 {
         return Gathered::Never;
     }
+    let at = core::hint::black_box(u64::from(have)) & (HEAD_MOST as u64 - 1);
     let take = bounded as u32 + 1;
     let from = len.wrapping_sub(fresh);
     // SAFETY: have < HEAD_MOST and take ≤ HEAD_MOST, so the end is within HEAD.
-    let copied = unsafe { payload.copy(from, dir.head.as_mut_ptr().add(have as usize), take) };
+    let copied = unsafe { payload.copy(from, dir.head.as_mut_ptr().add(at as usize), take) };
     if !copied {
         return Gathered::Never;
     }

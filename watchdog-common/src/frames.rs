@@ -133,10 +133,13 @@ fn step<P: Payload>(dir: &mut Direction, framing: &Framing, payload: &P) -> Step
         if bounded >= HEAD_MOST as u64 || have >= HEAD_MOST as u32 {
             return Step::Broken;
         }
+        // And a mask, since what it learns of 32 bits it does not carry to an address. (A second
+        // test of 64 bits the compiler would make one with the first.)
+        let at = core::hint::black_box(u64::from(have)) & (HEAD_MOST as u64 - 1);
         let take = bounded as u32 + 1;
         // SAFETY: have < HEAD_MOST and take ≤ HEAD_MOST, so the end is within HEAD.
         let copied =
-            unsafe { payload.copy(dir.cursor, dir.head.as_mut_ptr().add(have as usize), take) };
+            unsafe { payload.copy(dir.cursor, dir.head.as_mut_ptr().add(at as usize), take) };
         if !copied {
             return Step::Broken;
         }

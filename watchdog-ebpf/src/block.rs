@@ -11,7 +11,9 @@ use watchdog_common::layout::{DeviceSlot, RequestInFlight, device_number};
 use crate::{
     devices,
     maps::{self, REQUESTS},
-    offsets::{self, DISK_MAJOR, DISK_MINOR, QUEUE_DISK, REQUEST_DISK, REQUEST_QUEUE},
+    offsets::{
+        self, DISK_MAJOR, DISK_MINOR, ISSUE_ARGUMENTS, QUEUE_DISK, REQUEST_DISK, REQUEST_QUEUE,
+    },
     sync,
 };
 
@@ -42,7 +44,12 @@ fn disk_of(request: *const u8) -> u32 {
 /// A request is given to the driver.
 #[inline(always)]
 pub fn issue(ctx: &BtfTracePointContext) {
-    let request: *const u8 = ctx.arg(0);
+    // Before 5.11 the request's queue comes first.
+    let request: *const u8 = if offsets::takes(&ISSUE_ARGUMENTS, 2) {
+        ctx.arg(1)
+    } else {
+        ctx.arg(0)
+    };
     let device = disk_of(request);
     if device == 0 {
         return;

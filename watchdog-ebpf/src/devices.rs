@@ -3,8 +3,6 @@
 //! In: device numbers, from the block and journal programs. Out: slots. Never: a slot given back;
 //! a node has few devices, and a table that is full only means that the others go unseen.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-
 use watchdog_common::layout::{DEVICE_TRIES, DEVICES as COUNT, DeviceSlot, device_place};
 
 use crate::maps::DEVICES;
@@ -25,15 +23,42 @@ pub fn slot(device: u32) -> Option<*mut DeviceSlot> {
         if seen != 0 {
             continue;
         }
-        // SAFETY: as above. SeqCst: with Relaxed the compiler drops the fetched value.
-        let (before, taken) = unsafe {
-            atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                number, 0, device,
-            )
-        };
-        if taken || before == device {
+        // SAFETY: as above.
+        if unsafe { take(number, device) } {
             return Some(slot);
         }
     }
     None
+}
+
+/// Makes a free place the device's; false: another device's was quicker.
+///
+/// # Safety
+/// `number` is a word of a map value.
+#[cfg(not(feature = "old"))]
+#[inline(always)]
+unsafe fn take(number: *mut u32, device: u32) -> bool {
+    use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+    // SAFETY: by contract. SeqCst: with Relaxed the compiler drops the fetched value.
+    let (before, taken) = unsafe {
+        atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            number, 0, device,
+        )
+    };
+    taken || before == device
+}
+
+/// The same where nothing can be swapped. Of two devices that are first seen in the same
+/// nanoseconds, on two CPUs, and belong to the same place, one may count its first request there.
+///
+/// # Safety
+/// As above.
+#[cfg(feature = "old")]
+#[inline(always)]
+unsafe fn take(number: *mut u32, device: u32) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        number.write_volatile(device);
+        number.read_volatile() == device
+    }
 }

@@ -8,10 +8,7 @@
 //! (`bpf_trace_run`: a nested run is skipped and counted as missed): a packet that closes one
 //! connection, handled in the middle of another's close, would leave its slot in use for ever.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_get_current_task_btf},
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
 use watchdog_common::layout::{
     CLOSE_EXIT, CLOSE_OWN, CLOSE_PEER_FIN, CLOSE_PEER_RESET, CLOSE_TIMEOUT, SLOT_DEAD,
 };
@@ -43,7 +40,7 @@ pub fn state(ctx: &BtfTracePointContext) {
     }
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+        let Some(slot) = sockets::slot_of(sockets::traced(sk)) else {
             return;
         };
         if old == ESTABLISHED {
@@ -73,7 +70,9 @@ pub fn destroyed(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+        let key = sockets::traced(sk);
+        let Some(slot) = sockets::slot_of(key) else {
+            sockets::gone(key);
             return;
         };
         if (*slot).life.closed_ns == 0 {
@@ -101,16 +100,37 @@ unsafe fn broken(sk: *const u8) -> Option<u32> {
 /// Our side closes: because somebody called close, or because the process exits?
 #[inline(always)]
 fn own_close() -> u32 {
-    // SAFETY: the current task is always there; both state changes of an own close run in it.
-    let flags: u32 = unsafe {
-        let task = bpf_get_current_task_btf();
-        offsets::load(task.cast::<u8>().cast_const(), &TASK_FLAGS)
-    };
-    if flags & EXITING != 0 {
+    // Both state changes of an own close run in the task that closes.
+    if current_flags() & EXITING != 0 {
         CLOSE_EXIT
     } else {
         CLOSE_OWN
     }
+}
+
+/// The current task's flags.
+#[cfg(not(feature = "old"))]
+#[inline(always)]
+fn current_flags() -> u32 {
+    // SAFETY: the current task is always there.
+    unsafe {
+        let task = aya_ebpf::helpers::generated::bpf_get_current_task_btf();
+        offsets::load(task.cast::<u8>().cast_const(), &TASK_FLAGS)
+    }
+}
+
+/// The same before 5.11, where the verifier does not know what the current task is.
+#[cfg(feature = "old")]
+#[inline(always)]
+fn current_flags() -> u32 {
+    use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+    let mut flags = 0_u32;
+    // SAFETY: a read that the helper makes safely, into four bytes.
+    unsafe {
+        let at = bpf_get_current_task() + u64::from(offsets::value(&TASK_FLAGS));
+        bpf_probe_read_kernel((&raw mut flags).cast(), 4, at as *const core::ffi::c_void);
+    }
+    flags
 }
 
 /// TCP sends a segment again.
@@ -119,7 +139,7 @@ pub fn retransmit(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the tracepoint's argument is a struct sock.
     unsafe {
-        let Some(slot) = sockets::slot_of(sk.cast_mut().cast()) else {
+        let Some(slot) = sockets::slot_of(sockets::traced(sk)) else {
             return;
         };
         (*slot).life.retransmits = (*slot).life.retransmits.wrapping_add(1);

@@ -3,9 +3,12 @@
 //! One file per signal; this file lists the programs and nothing else. Nothing per event leaves
 //! the kernel. Every hot program first asks a table by a direct load whether the port or thread is
 //! watched, and leaves.
+//!
+//! With the feature `old` it is the object for kernels from 5.10 to 5.16; what differs stands in
+//! `sync`, `sockets`, `packets`, `lifecycle` and `devices`.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "core has no atomics for the BPF target; the intrinsics map to its instructions"
@@ -19,6 +22,7 @@ mod lifecycle;
 mod maps;
 mod offsets;
 mod packets;
+#[cfg_attr(feature = "old", path = "no_plaintext.rs")]
 mod plaintext;
 mod reads;
 mod sched;
@@ -26,10 +30,12 @@ mod sockets;
 mod sync;
 mod writes;
 
-use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, sock_ops, uprobe, uretprobe};
-use aya_ebpf::programs::{
-    BtfTracePointContext, ProbeContext, RetProbeContext, SkBuffContext, SockOpsContext,
-};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, fexit, sock_ops};
+#[cfg(not(feature = "old"))]
+use aya_ebpf::macros::{uprobe, uretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, SkBuffContext, SockOpsContext};
+#[cfg(not(feature = "old"))]
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 
 /// A packet with or without payload has passed IP on its way to a socket.
 #[cgroup_skb]
@@ -63,6 +69,13 @@ pub fn flow_read(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn flow_write(ctx: BtfTracePointContext) -> i32 {
     writes::write(&ctx);
+    0
+}
+
+/// The same where `sock_send_length` is missing.
+#[fexit(function = "tcp_sendmsg")]
+pub fn flow_sent(ctx: FExitContext) -> i32 {
+    writes::sent(&ctx);
     0
 }
 
@@ -130,6 +143,7 @@ pub fn journal_end(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// A thread hands plaintext to its TLS library.
+#[cfg(not(feature = "old"))]
 #[uprobe]
 pub fn tls_write(ctx: ProbeContext) -> u32 {
     plaintext::called(&ctx, true, false);
@@ -137,6 +151,7 @@ pub fn tls_write(ctx: ProbeContext) -> u32 {
 }
 
 /// The same, where the number of bytes is told apart.
+#[cfg(not(feature = "old"))]
 #[uprobe]
 pub fn tls_write_ex(ctx: ProbeContext) -> u32 {
     plaintext::called(&ctx, true, true);
@@ -144,6 +159,7 @@ pub fn tls_write_ex(ctx: ProbeContext) -> u32 {
 }
 
 /// A thread asks its TLS library for plaintext.
+#[cfg(not(feature = "old"))]
 #[uprobe]
 pub fn tls_read(ctx: ProbeContext) -> u32 {
     plaintext::called(&ctx, false, false);
@@ -151,6 +167,7 @@ pub fn tls_read(ctx: ProbeContext) -> u32 {
 }
 
 /// The same, where the number of bytes is told apart.
+#[cfg(not(feature = "old"))]
 #[uprobe]
 pub fn tls_read_ex(ctx: ProbeContext) -> u32 {
     plaintext::called(&ctx, false, true);
@@ -158,6 +175,7 @@ pub fn tls_read_ex(ctx: ProbeContext) -> u32 {
 }
 
 /// Any of these returns.
+#[cfg(not(feature = "old"))]
 #[uretprobe]
 pub fn tls_return(ctx: RetProbeContext) -> u32 {
     plaintext::returned(&ctx);
@@ -165,6 +183,7 @@ pub fn tls_return(ctx: RetProbeContext) -> u32 {
 }
 
 /// A stream of a TLS library is given up.
+#[cfg(not(feature = "old"))]
 #[uprobe]
 pub fn tls_free(ctx: ProbeContext) -> u32 {
     plaintext::freed(&ctx);

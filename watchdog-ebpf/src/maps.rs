@@ -1,7 +1,7 @@
 //! The maps. Those that the daemon maps into its memory carry MMAPABLE.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LruHashMap, SkStorage, Stack},
+    btf_maps::{Array, HashMap, LruHashMap, Stack},
     macros::btf_map,
 };
 use watchdog_common::layout::{
@@ -21,8 +21,14 @@ pub static FLOWS: Array<FlowSlot, FLOW_COUNT, MMAPABLE> = Array::new();
 pub static FREE: Stack<u32, FLOW_COUNT> = Stack::new();
 
 /// Which slot a socket has.
+#[cfg(not(feature = "old"))]
 #[btf_map]
-pub static SOCKETS: SkStorage<SlotRef> = SkStorage::new();
+pub static SOCKETS: aya_ebpf::btf_maps::SkStorage<SlotRef> = aya_ebpf::btf_maps::SkStorage::new();
+
+/// The same by cookie: before 5.11 tracepoints may not use a socket's storage.
+#[cfg(feature = "old")]
+#[btf_map]
+pub static SOCKETS: HashMap<u64, SlotRef, FLOW_COUNT> = HashMap::new();
 
 /// Which ports are watched.
 #[btf_map]
@@ -91,6 +97,7 @@ pub fn shape(entry: u8) -> Option<*const EntryShape> {
 }
 
 /// How what is inside an entry's stream looks.
+#[cfg(not(feature = "old"))]
 #[inline(always)]
 pub fn inside(entry: u8) -> Option<*const EntryShape> {
     let table = SHAPES.get_ptr(0)?;

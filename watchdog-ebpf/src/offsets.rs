@@ -17,10 +17,16 @@ offsets! {
     TASK_PID,
     /// task_struct.flags
     TASK_FLAGS,
+    /// task_struct.__state (≥ 5.14), else ABSENT
+    TASK_STATE,
+    /// task_struct.state (before 5.14), else ABSENT
+    TASK_STATE_OLD,
     /// sock_common.skc_num (host order)
     SOCK_NUM,
     /// sock_common.skc_dport (network order)
     SOCK_DPORT,
+    /// sock_common.skc_cookie
+    SOCK_COOKIE,
     /// sock_common.skc_net, whose only member is the pointer to the namespace
     SOCK_NET,
     /// net.ns
@@ -49,6 +55,10 @@ offsets! {
     JOURNAL_DEVICE,
     /// block_device.bd_dev
     DEVICE_NUMBER,
+    /// How many arguments the tracepoint sched_switch has: 4 from 5.18 on, 3 before.
+    SWITCH_ARGUMENTS,
+    /// How many arguments the tracepoint block_rq_issue has: 1 from 5.11 on, 2 before.
+    ISSUE_ARGUMENTS,
 }
 
 /// The offset of a field that the running kernel does not have.
@@ -60,6 +70,21 @@ const ABSENT: u32 = u32::MAX;
 pub fn has(offset: &'static u32) -> bool {
     // SAFETY: a static; volatile as below.
     unsafe { core::ptr::read_volatile(offset) != ABSENT }
+}
+
+/// What the daemon has written there.
+#[cfg(feature = "old")]
+#[inline(always)]
+pub fn value(offset: &'static u32) -> u32 {
+    // SAFETY: a static; volatile as below.
+    unsafe { core::ptr::read_volatile(offset) }
+}
+
+/// Whether a tracepoint has at least so many arguments. As for [`has`].
+#[inline(always)]
+pub fn takes(arguments: &'static u32, at_least: u32) -> bool {
+    // SAFETY: a static; volatile as below.
+    unsafe { core::ptr::read_volatile(arguments) >= at_least }
 }
 
 /// Whether the programs may log (aya-log): 0 or 1, set by the daemon's `--debug-probes`. The

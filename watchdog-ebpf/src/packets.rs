@@ -4,13 +4,11 @@
 //! and `life.acked_seq`. Egress runs under the socket's lock and in order; ingress runs outside
 //! of it, before TCP drops duplicates, and on two CPUs at once: hence a lock per direction.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_ktime_get_ns,
-        generated::{bpf_get_socket_cookie, bpf_loop, bpf_probe_read_kernel, bpf_skb_load_bytes},
+        generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skb_load_bytes},
     },
 };
 use watchdog_common::{
@@ -41,6 +39,7 @@ pub const PASS: i32 = 1;
 const ESTABLISHED: u32 = 1;
 /// The parser's turns per segment: every header takes two, and the largest super-segment seen
 /// (131,018 bytes) holds 10,918 pings.
+#[cfg(not(feature = "old"))]
 const MAX_TURNS: u32 = 1 << 15;
 const IP_TCP: u8 = 6;
 const TCP_ACK: u8 = 0x10;
@@ -142,8 +141,11 @@ fn watched(
     if segment.syn {
         return;
     }
+    // SAFETY: the program's context.
+    let cookie = || unsafe { bpf_get_socket_cookie(skb.cast()) };
+    let key = sockets::key(sk.cast(), cookie);
     // SAFETY: not null.
-    let slot = match unsafe { sockets::slot_of(sk.cast()) } {
+    let slot = match unsafe { sockets::slot_of(key) } {
         Some(slot) => slot,
         None => {
             // SAFETY: not null; the field is readable for every kind of socket.
@@ -162,11 +164,10 @@ fn watched(
                 peer_port,
                 role,
                 entry: entry - 1,
-                // SAFETY: the program's context.
-                cookie: unsafe { bpf_get_socket_cookie(skb.cast()) },
+                cookie: cookie(),
             };
             // SAFETY: not null.
-            match unsafe { sockets::open(sk.cast(), &who, ORIGIN_PACKET, None) } {
+            match unsafe { sockets::open(sk.cast(), key, &who, ORIGIN_PACKET, None) } {
                 // A packet that comes in is seen before its socket is locked (tcp_v4_rcv filters
                 // first): another CPU may have told this socket's end already, to a slot before
                 // this one or to none. Who ends later than this look meets the slot.
@@ -174,6 +175,8 @@ fn watched(
                 Some(slot) if unsafe { (*sk).state } == TCP_CLOSE => {
                     // SAFETY: a field of a flow slot.
                     unsafe { (&raw mut (*slot).state).write_volatile(SLOT_DEAD) };
+                    // SAFETY: not null.
+                    unsafe { sockets::gone(key) };
                     return;
                 }
                 Some(slot) => slot,
@@ -270,7 +273,7 @@ unsafe fn feed<const REQUESTS: bool>(
     }
 }
 
-/// Repeats the parser's turns with bpf_loop (≥ 5.17).
+/// Repeats the parser's turns.
 struct Loop<const REQUESTS: bool> {
     skb: *mut __sk_buff,
     payload_at: u32,
@@ -287,10 +290,7 @@ impl<const REQUESTS: bool> Turns for Loop<REQUESTS> {
             payload_at,
             seq,
         };
-        run(
-            turn_packet::<REQUESTS> as *const () as *mut c_void,
-            &mut turn,
-        );
+        repeat::packet::<REQUESTS>(&mut turn);
     }
 
     #[inline(always)]
@@ -303,10 +303,7 @@ impl<const REQUESTS: bool> Turns for Loop<REQUESTS> {
             payload_at,
             seq,
         };
-        run(
-            turn_stashed::<REQUESTS> as *const () as *mut c_void,
-            &mut turn,
-        );
+        repeat::stashed::<REQUESTS>(&mut turn);
     }
 
     #[inline(always)]
@@ -325,8 +322,8 @@ struct ShapedLoop<const REQUESTS: bool> {
 
 impl<const REQUESTS: bool> ShapedLoop<REQUESTS> {
     #[inline(always)]
-    fn turns(&self, body: *mut c_void, slot: *mut FlowSlot, seq: u32, now: u64) {
-        let mut turn = ShapedTurn {
+    fn turn(&self, slot: *mut FlowSlot, seq: u32, now: u64) -> ShapedTurn {
+        ShapedTurn {
             turn: Turn {
                 slot,
                 skb: self.skb,
@@ -335,23 +332,19 @@ impl<const REQUESTS: bool> ShapedLoop<REQUESTS> {
                 seq,
             },
             shape: self.shape,
-        };
-        // SAFETY: the body takes a ShapedTurn.
-        unsafe { bpf_loop(MAX_TURNS, body, core::ptr::from_mut(&mut turn).cast(), 0) };
+        }
     }
 }
 
 impl<const REQUESTS: bool> Turns for ShapedLoop<REQUESTS> {
     #[inline(always)]
     unsafe fn over_segment(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
-        let body = shaped_packet::<REQUESTS> as *const () as *mut c_void;
-        self.turns(body, slot, seq, now);
+        repeat::shaped_packet::<REQUESTS>(&mut self.turn(slot, seq, now));
     }
 
     #[inline(always)]
     unsafe fn over_stash(&mut self, slot: *mut FlowSlot, seq: u32, now: u64) {
-        let body = shaped_stashed::<REQUESTS> as *const () as *mut c_void;
-        self.turns(body, slot, seq, now);
+        repeat::shaped_stashed::<REQUESTS>(&mut self.turn(slot, seq, now));
     }
 
     #[inline(always)]
@@ -406,10 +399,174 @@ struct Turn {
     seq: u32,
 }
 
-#[inline(always)]
-fn run(body: *mut c_void, turn: &mut Turn) {
-    // SAFETY: the body takes a Turn.
-    unsafe { bpf_loop(MAX_TURNS, body, core::ptr::from_mut(turn).cast(), 0) };
+/// With bpf_loop (≥ 5.17).
+#[cfg(not(feature = "old"))]
+mod repeat {
+    use core::ffi::c_void;
+
+    use aya_ebpf::helpers::generated::bpf_loop;
+
+    use super::{MAX_TURNS, ShapedTurn, Turn, turn_packet, turn_stashed};
+
+    #[inline(always)]
+    pub fn packet<const REQUESTS: bool>(turn: &mut Turn) {
+        run(turn_packet::<REQUESTS> as *const () as *mut c_void, turn);
+    }
+
+    #[inline(always)]
+    pub fn stashed<const REQUESTS: bool>(turn: &mut Turn) {
+        run(turn_stashed::<REQUESTS> as *const () as *mut c_void, turn);
+    }
+
+    #[inline(always)]
+    pub fn shaped_packet<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run(
+            super::shaped_packet::<REQUESTS> as *const () as *mut c_void,
+            turn,
+        );
+    }
+
+    #[inline(always)]
+    pub fn shaped_stashed<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run(
+            super::shaped_stashed::<REQUESTS> as *const () as *mut c_void,
+            turn,
+        );
+    }
+
+    #[inline(always)]
+    fn run<T>(body: *mut c_void, turn: &mut T) {
+        // SAFETY: the body takes a T.
+        unsafe { bpf_loop(MAX_TURNS, body, core::ptr::from_mut(turn).cast(), 0) };
+    }
+}
+
+/// With a loop around a function that the verifier checks by itself, once (a global one: what it
+/// knows of the arguments is their types). So a turn in the loop costs it a few instructions, however
+/// much the parser does. Who sends more messages in one segment is out of step until a segment shows
+/// where frames begin.
+#[cfg(feature = "old")]
+mod repeat {
+    use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_get_socket_cookie};
+    use watchdog_common::{layout::PROTOCOL_ZOOKEEPER, stream};
+
+    use super::{ShapedTurn, Turn, shaped_packet as shaped, shaped_stashed as shaped_early};
+    use super::{turn_packet, turn_stashed};
+    use crate::{
+        maps::{self, FLOWS},
+        sockets,
+    };
+
+    /// The parser's turns per segment, two for each of 512 messages.
+    const TURNS: u32 = 1024;
+
+    /// Which direction and which bytes, beside the slot's index.
+    const REQUEST: u32 = 1;
+    const STASH: u32 = 2;
+    const BITS: u32 = 2;
+
+    #[inline(always)]
+    pub fn packet<const REQUESTS: bool>(turn: &mut Turn) {
+        run::<REQUESTS>(turn, 0);
+    }
+
+    #[inline(always)]
+    pub fn stashed<const REQUESTS: bool>(turn: &mut Turn) {
+        run::<REQUESTS>(turn, STASH);
+    }
+
+    #[inline(always)]
+    pub fn shaped_packet<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run::<REQUESTS>(&mut turn.turn, 0);
+    }
+
+    #[inline(always)]
+    pub fn shaped_stashed<const REQUESTS: bool>(turn: &mut ShapedTurn) {
+        run::<REQUESTS>(&mut turn.turn, STASH);
+    }
+
+    #[inline(always)]
+    fn run<const REQUESTS: bool>(turn: &mut Turn, bytes: u32) {
+        let what = if REQUESTS { bytes | REQUEST } else { bytes };
+        let (skb, payload_at, seq, now) = (turn.skb, turn.payload_at, turn.seq, turn.now);
+        if walk(skb, what, payload_at, seq, now) {
+            return;
+        }
+        // SAFETY: under the direction's lock, as the turns.
+        unsafe {
+            let dir = if REQUESTS {
+                &mut (*turn.slot).requests
+            } else {
+                &mut (*turn.slot).replies
+            };
+            if dir.cursor < dir.limit {
+                stream::lose_sync(dir, now);
+            }
+        }
+    }
+
+    /// The turns; whether they came to their end.
+    #[inline(never)]
+    fn walk(skb: *mut __sk_buff, what: u32, payload_at: u32, seq: u32, now: u64) -> bool {
+        // The slot is found again, since a pointer to it cannot be handed on.
+        // SAFETY: the program's context; its socket is there, or there would be no turn.
+        let found = unsafe { sockets::find(bpf_get_socket_cookie(skb.cast())) };
+        let Some(at) = found else {
+            return false;
+        };
+        for _ in 0..TURNS {
+            if one_turn(skb, at.index << BITS | what, payload_at, seq, now) != 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// One turn; not 0: it was the last. Exported, or it would not be a global function; and before
+    /// 5.12 such a one takes nothing but numbers and the context.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    pub extern "C" fn one_turn(
+        skb: *mut __sk_buff,
+        what: u32,
+        payload_at: u32,
+        seq: u32,
+        now: u64,
+    ) -> u32 {
+        let Some(slot) = FLOWS.get_ptr_mut(what >> BITS) else {
+            return 1;
+        };
+        let mut turn = Turn {
+            slot,
+            skb,
+            now,
+            payload_at,
+            seq,
+        };
+        let (requests, stash) = (what & REQUEST != 0, what & STASH != 0);
+        // SAFETY: a flow slot, whose direction the caller has locked.
+        let (zookeeper, entry) = unsafe { ((*slot).protocol == PROTOCOL_ZOOKEEPER, (*slot).entry) };
+        let last = if zookeeper {
+            match (requests, stash) {
+                (true, false) => turn_packet::<true>(0, &mut turn),
+                (false, false) => turn_packet::<false>(0, &mut turn),
+                (true, true) => turn_stashed::<true>(0, &mut turn),
+                (false, true) => turn_stashed::<false>(0, &mut turn),
+            }
+        } else {
+            let Some(shape) = maps::shape(entry) else {
+                return 1;
+            };
+            let mut turn = ShapedTurn { turn, shape };
+            match (requests, stash) {
+                (true, false) => shaped::<true>(0, &mut turn),
+                (false, false) => shaped::<false>(0, &mut turn),
+                (true, true) => shaped_early::<true>(0, &mut turn),
+                (false, true) => shaped_early::<false>(0, &mut turn),
+            }
+        };
+        u32::from(last != 0)
+    }
 }
 
 extern "C" fn turn_packet<const REQUESTS: bool>(_index: u32, turn: *mut Turn) -> i64 {

@@ -1,6 +1,7 @@
 //! The scheduler: what each watched thread does now, and since when.
 //!
-//! Hooks: tp_btf `sched_switch` (state from its fourth argument, ≥ 5.18) and `sched_wakeup`.
+//! Hooks: tp_btf `sched_switch` and `sched_wakeup`. The state of the thread that leaves is the
+//! fourth argument (≥ 5.18), else read from the thread itself.
 //! Writes the thread's slot, and histograms of waits that are over. An unwatched thread costs two
 //! direct loads and two bit tests.
 
@@ -16,7 +17,7 @@ use watchdog_common::layout::{
 use crate::{
     histogram,
     maps::{THREAD_BITS, THREAD_SLOTS, THREADS},
-    offsets::{self, TASK_PID},
+    offsets::{self, SWITCH_ARGUMENTS, TASK_PID, TASK_STATE, TASK_STATE_OLD},
     sync,
 };
 
@@ -86,7 +87,7 @@ fn leaves(ctx: &BtfTracePointContext, tid: u32, next_tid: u32) {
         return;
     };
     let preempted: u8 = ctx.arg(0);
-    let task_state: u32 = ctx.arg(3);
+    let task_state = state_of(ctx);
     // A kernel without preemption switches an interrupted thread with the flag at 0 and state 0.
     let state = if preempted != 0 || task_state == 0 {
         THREAD_RUNNABLE
@@ -118,6 +119,26 @@ fn leaves(ctx: &BtfTracePointContext, tid: u32, next_tid: u32) {
             bpf_get_current_comm((&raw mut (*slot).comm).cast(), 16);
         }
         sync::unlock(&raw mut (*slot).version);
+    }
+}
+
+/// The state in which a thread leaves its CPU.
+#[inline(always)]
+fn state_of(ctx: &BtfTracePointContext) -> u32 {
+    if offsets::takes(&SWITCH_ARGUMENTS, 4) {
+        return ctx.arg(3);
+    }
+    // Another CPU may wake it between its own last look and this one: then it says runnable a
+    // moment early, which the switch that follows makes true.
+    let prev: *const u8 = ctx.arg(1);
+    // SAFETY: the argument is a task_struct. The older field has 64 bits, of which the lower are
+    // loaded: all states fit.
+    unsafe {
+        if offsets::has(&TASK_STATE) {
+            offsets::load(prev, &TASK_STATE)
+        } else {
+            offsets::load(prev, &TASK_STATE_OLD)
+        }
     }
 }
 

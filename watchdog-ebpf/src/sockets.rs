@@ -7,15 +7,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{
-        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-    },
+    bindings::{BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB},
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-        generated::{
-            bpf_get_current_comm, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
-        },
+        generated::{bpf_get_current_comm, bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
     },
     programs::SockOpsContext,
 };
@@ -27,7 +22,7 @@ use watchdog_common::{
     stream,
 };
 
-use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS, SOCKETS};
+use crate::maps::{self, FLOWS, FREE, LOSSES, PORTS};
 use crate::offsets::{self, NET_NS, NS_INUM, SOCK_DPORT, SOCK_NET, SOCK_NUM};
 use crate::sync;
 
@@ -64,14 +59,156 @@ pub const fn mapped(v4: u32) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), v4]
 }
 
-/// The slot that a socket's storage points to, if it is still that socket's.
-#[inline(always)]
-fn follow(storage: *mut c_void) -> Option<*mut FlowSlot> {
-    if storage.is_null() {
-        return None;
+#[cfg(feature = "old")]
+pub use by_cookie::{Key, find, gone, key, traced};
+#[cfg(feature = "old")]
+use by_cookie::{retie, tie};
+#[cfg(not(feature = "old"))]
+pub use by_storage::{Key, gone, key, traced};
+#[cfg(not(feature = "old"))]
+use by_storage::{find, retie, tie};
+
+/// A socket's slot is kept in the socket's own storage, which ends with it.
+#[cfg(not(feature = "old"))]
+mod by_storage {
+    use aya_ebpf::{bindings::BPF_SK_STORAGE_GET_F_CREATE, helpers::generated::bpf_sk_storage_get};
+
+    use super::{SlotRef, c_void};
+    use crate::maps::SOCKETS;
+
+    /// What leads from a socket to its slot.
+    pub type Key = *mut c_void;
+
+    /// The key of a program's own socket.
+    #[inline(always)]
+    pub fn key(sk: *mut c_void, _cookie: impl FnOnce() -> u64) -> Key {
+        sk
     }
-    // SAFETY: not null, so it is the storage value.
-    slot_at(unsafe { *storage.cast::<SlotRef>() })
+
+    /// The key of a socket that a tracepoint was given.
+    #[inline(always)]
+    pub const unsafe fn traced(sk: *const u8) -> Key {
+        sk.cast_mut().cast()
+    }
+
+    /// # Safety
+    /// As for `slot_of`.
+    #[inline(always)]
+    pub unsafe fn find(key: Key) -> Option<SlotRef> {
+        // SAFETY: by contract.
+        let storage = unsafe {
+            bpf_sk_storage_get(
+                (&raw const SOCKETS).cast_mut().cast(),
+                key,
+                core::ptr::null_mut(),
+                0,
+            )
+        };
+        // SAFETY: not null, so it is the storage value.
+        (!storage.is_null()).then(|| unsafe { *storage.cast::<SlotRef>() })
+    }
+
+    /// Ties a socket to a slot unless it is tied to one, and says to which it then is. None: no
+    /// memory.
+    ///
+    /// # Safety
+    /// As for `slot_of`.
+    #[inline(always)]
+    pub unsafe fn tie(key: Key, at: &mut SlotRef) -> Option<SlotRef> {
+        // SAFETY: by contract.
+        let storage = unsafe {
+            bpf_sk_storage_get(
+                (&raw const SOCKETS).cast_mut().cast(),
+                key,
+                core::ptr::from_mut(at).cast(),
+                u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+            )
+        };
+        // SAFETY: as above.
+        (!storage.is_null()).then(|| unsafe { *storage.cast::<SlotRef>() })
+    }
+
+    /// A socket is gone, and its storage with it.
+    #[inline(always)]
+    pub const unsafe fn gone(_key: Key) {}
+
+    /// Ties a socket to another slot.
+    ///
+    /// # Safety
+    /// As for `slot_of`.
+    #[inline(always)]
+    pub unsafe fn retie(key: Key, at: &mut SlotRef) {
+        // SAFETY: by contract.
+        unsafe {
+            let storage = bpf_sk_storage_get(
+                (&raw const SOCKETS).cast_mut().cast(),
+                key,
+                core::ptr::null_mut(),
+                0,
+            );
+            if !storage.is_null() {
+                *storage.cast::<SlotRef>() = *at;
+            }
+        }
+    }
+}
+
+/// A socket's slot is found by the socket's cookie. What leads there is removed at the socket's end, or
+/// by the daemon with the slot.
+#[cfg(feature = "old")]
+mod by_cookie {
+    use super::{SlotRef, c_void, offsets};
+    use crate::{maps::SOCKETS, offsets::SOCK_COOKIE};
+
+    /// BPF_ANY and BPF_NOEXIST (include/uapi/linux/bpf.h).
+    const ANY: u64 = 0;
+    const NO_EXIST: u64 = 1;
+
+    /// What leads from a socket to its slot.
+    pub type Key = u64;
+
+    /// The key of a program's own socket. Asking for a cookie makes the kernel give it one.
+    #[inline(always)]
+    pub fn key(_sk: *mut c_void, cookie: impl FnOnce() -> u64) -> Key {
+        cookie()
+    }
+
+    /// The key of a socket that a tracepoint was given. 0: nobody has asked for its cookie yet, so
+    /// it has no slot.
+    #[inline(always)]
+    pub unsafe fn traced(sk: *const u8) -> Key {
+        // SAFETY: the tracepoint's argument is a struct sock.
+        unsafe { offsets::load(sk, &SOCK_COOKIE) }
+    }
+
+    #[inline(always)]
+    pub unsafe fn find(key: Key) -> Option<SlotRef> {
+        // SAFETY: copied out at once.
+        unsafe { SOCKETS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    pub unsafe fn tie(key: Key, at: &mut SlotRef) -> Option<SlotRef> {
+        let _ = SOCKETS.insert(key, *at, NO_EXIST);
+        // SAFETY: copied out at once.
+        unsafe { SOCKETS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    pub unsafe fn retie(key: Key, at: &mut SlotRef) {
+        let _ = SOCKETS.insert(key, *at, ANY);
+    }
+
+    /// A socket without a live slot is gone: forgets that it is a stranger or refused, or what slot it
+    /// had.
+    #[inline(always)]
+    pub unsafe fn gone(key: Key) {
+        // Most sockets are not here, and the hash is locked for a removal alone.
+        // SAFETY: by contract.
+        if unsafe { find(key) }.is_some() {
+            let _ = SOCKETS.remove(key);
+        }
+    }
 }
 
 /// The slot that this names, if it is still the same flow's.
@@ -91,18 +228,23 @@ pub fn slot_at(at: SlotRef) -> Option<*mut FlowSlot> {
 /// The slot of a socket, if it has one.
 ///
 /// # Safety
-/// `sk` is a socket pointer in the verifier's eyes (`bpf_sock` or BTF `struct sock`), not null.
+/// The key is of a socket pointer in the verifier's eyes (`bpf_sock` or BTF `struct sock`), not null.
 #[inline(always)]
-pub unsafe fn slot_of(sk: *mut c_void) -> Option<*mut FlowSlot> {
+pub unsafe fn slot_of(key: Key) -> Option<*mut FlowSlot> {
     // SAFETY: by contract.
-    follow(unsafe {
-        bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            sk,
-            core::ptr::null_mut(),
-            0,
-        )
-    })
+    slot_at(unsafe { find(key) }?)
+}
+
+/// A port in host order. The compiler knows that 16 swapped bits are 16 bits, and a verifier as old
+/// as 6.1's does not: hence a mask that cannot be left out.
+#[inline(always)]
+fn host_order(port: u16) -> u16 {
+    let mut port = u64::from(u16::from_be(port));
+    // SAFETY: one instruction, on a register.
+    unsafe {
+        core::arch::asm!("{0} &= 65535", inout(reg) port, options(pure, nomem, nostack));
+    }
+    port as u16
 }
 
 /// Whether a socket's ports are watched.
@@ -118,7 +260,7 @@ unsafe fn ports_watched(sk: *const u8) -> bool {
     let (local, peer) = unsafe {
         (
             offsets::load::<u16>(sk, &SOCK_NUM),
-            u16::from_be(offsets::load::<u16>(sk, &SOCK_DPORT)),
+            host_order(offsets::load::<u16>(sk, &SOCK_DPORT)),
         )
     };
     if maps::port_entry(ports, local) != 0 {
@@ -138,7 +280,7 @@ pub unsafe fn watched(sk: *const u8) -> Option<(*mut FlowSlot, *const u8)> {
         if !ports_watched(sk) {
             return None;
         }
-        let slot = slot_of(sk.cast_mut().cast())?;
+        let slot = slot_of(traced(sk))?;
         let tcp = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
         (!tcp.is_null()).then_some((slot, tcp.cast::<u8>().cast_const()))
     }
@@ -176,20 +318,13 @@ const STRANGER: u32 = u32::MAX;
 /// # Safety
 /// As for [`slot_of`].
 #[inline(always)]
-unsafe fn set_stranger(sk: *mut c_void) {
+unsafe fn set_stranger(key: Key) {
     let mut none = SlotRef {
         index: STRANGER,
         generation: 0,
     };
     // SAFETY: by contract; the value is copied.
-    unsafe {
-        bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            sk,
-            (&raw mut none).cast(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        );
-    }
+    unsafe { tie(key, &mut none) };
 }
 
 /// Whether a socket that has no slot is to get none: a stranger (see [`set_stranger`]), or one whose
@@ -198,18 +333,10 @@ unsafe fn set_stranger(sk: *mut c_void) {
 /// # Safety
 /// As for [`slot_of`].
 #[inline(always)]
-unsafe fn is_refused(sk: *mut c_void) -> bool {
-    // SAFETY: by contract; what is not null is the storage value.
-    unsafe {
-        let storage = bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            sk,
-            core::ptr::null_mut(),
-            0,
-        );
-        // Another CPU may have given it one just now.
-        !storage.is_null() && follow(storage).is_none()
-    }
+unsafe fn is_refused(key: Key) -> bool {
+    // Another CPU may have given it one just now.
+    // SAFETY: by contract.
+    unsafe { find(key) }.is_some_and(|at| slot_at(at).is_none())
 }
 
 /// Gives a socket a slot if it is one to be followed. The caller fills the directions before
@@ -220,12 +347,13 @@ unsafe fn is_refused(sk: *mut c_void) -> bool {
 #[inline(always)]
 pub unsafe fn open(
     sk: *mut c_void,
+    key: Key,
     who: &Identity,
     origin: u8,
     starts: Option<(u32, u32)>,
 ) -> Option<*mut FlowSlot> {
     // SAFETY: by contract.
-    if unsafe { !in_scope(sk) || (origin == ORIGIN_PACKET && is_refused(sk)) } {
+    if unsafe { !in_scope(sk) || (origin == ORIGIN_PACKET && is_refused(key)) } {
         return None;
     }
     let Ok(Some(index)) = FREE.pop() else {
@@ -240,18 +368,11 @@ pub unsafe fn open(
             index,
             generation: (*slot).generation,
         };
-        let storage = bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            sk,
-            (&raw mut at).cast(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        );
-        if storage.is_null() {
+        let Some(had) = tie(key, &mut at) else {
             let _ = FREE.push(index, 0);
             maps::lose(|losses| &raw mut (*losses).no_slot);
             return None;
-        }
-        let had = *storage.cast::<SlotRef>();
+        };
         if had.index != index || had.generation != at.generation {
             // It has carried another slot: from another CPU just now, or an outdated one.
             let stale = FLOWS
@@ -261,7 +382,7 @@ pub unsafe fn open(
                 let _ = FREE.push(index, 0);
                 return FLOWS.get_ptr_mut(had.index);
             }
-            *storage.cast::<SlotRef>() = at;
+            retie(key, &mut at);
         }
         (*slot).index = index;
         (*slot).cookie = who.cookie;
@@ -356,8 +477,8 @@ pub fn established(ctx: &SockOpsContext) {
         return;
     }
     if stranger {
-        // SAFETY: not null.
-        unsafe { set_stranger(sk.cast()) };
+        // SAFETY: not null, and the program's own context.
+        unsafe { set_stranger(key(sk.cast(), || bpf_get_socket_cookie(ctx.ops.cast()))) };
         return;
     }
     // All are read whatever the family, and volatile: the compiler would else make one load of a
@@ -389,8 +510,17 @@ pub fn established(ctx: &SockOpsContext) {
         // SAFETY: the context of a sock_ops program.
         cookie: unsafe { bpf_get_socket_cookie(ctx.ops.cast()) },
     };
+    let key = key(sk.cast(), || who.cookie);
     // SAFETY: `sk` is not null.
-    let slot = unsafe { open(sk.cast(), &who, ORIGIN_START, Some((send_seq, receive_seq))) };
+    let slot = unsafe {
+        open(
+            sk.cast(),
+            key,
+            &who,
+            ORIGIN_START,
+            Some((send_seq, receive_seq)),
+        )
+    };
     if offsets::debug() {
         let (local, peer, got) = (who.local_port, who.peer_port, slot.is_some());
         aya_log_ebpf::debug!(

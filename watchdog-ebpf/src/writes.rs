@@ -1,11 +1,14 @@
 //! Writes: how far the application has written, when, and which thread.
 //!
-//! Hook: tp_btf `sock_send_length` (≥ 6.3), which fires in the writing thread after the bytes
-//! were taken. With an open window the packet is seen before it, with a shut one after: both
+//! Hooks: tp_btf `sock_send_length` (≥ 6.3), else fexit `tcp_sendmsg`; both fire in the writing
+//! thread after the bytes were taken. (The second does not see sendfile before 6.5.) With an open window the packet is seen before it, with a shut one after: both
 //! orders must work, so this only compares how far was written with how far was sent. Never from
 //! egress: there the current thread is chance. Writes `writes` and the owner.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
+    programs::{BtfTracePointContext, FExitContext},
+};
 use watchdog_common::layout::FlowSlot;
 
 use crate::{
@@ -17,11 +20,23 @@ use crate::{
 #[inline(always)]
 pub fn write(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
-    let taken: i32 = ctx.arg(1);
-    if taken <= 0 {
+    taken(sk, ctx.arg(1));
+}
+
+/// `tcp_sendmsg` returns.
+#[inline(always)]
+pub fn sent(ctx: &FExitContext) {
+    // tcp_sendmsg(sk, msg, size), then what it returns.
+    taken(ctx.arg(0), ctx.arg(3));
+}
+
+/// So many bytes were taken from the application, or an error was given to it.
+#[inline(always)]
+fn taken(sk: *const u8, bytes: i32) {
+    if bytes <= 0 {
         return;
     }
-    // SAFETY: the tracepoint's argument is a struct sock.
+    // SAFETY: the hook's argument is a struct sock.
     unsafe {
         if let Some((slot, tcp)) = sockets::watched(sk) {
             plaintext::touches(slot);

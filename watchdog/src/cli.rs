@@ -44,6 +44,9 @@ pub enum Command {
     /// A part of the demo.
     #[command(flatten)]
     Role(DemoRole),
+    /// Say which hooks this kernel takes, and why it refuses the others; leaves nothing attached.
+    #[command(after_help = "Exit codes: 0 leases can be seen, 3 missing prerequisite.")]
+    Probes(ProbesArgs),
     /// Print a reference page, as Markdown.
     Reference {
         /// Which.
@@ -141,6 +144,17 @@ pub enum Reference {
     Metrics,
     /// Every configuration key, with its default.
     Config,
+}
+
+/// Options of `probes`.
+#[derive(Args, Debug)]
+pub struct ProbesArgs {
+    /// One JSON object a hook
+    #[arg(long)]
+    pub json: bool,
+    /// Where things of the kernel lie.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
 }
 
 /// Where things of the kernel lie, if not at their usual places.

@@ -248,6 +248,11 @@ impl Daemon {
                 cgroup: self.scope.cgroup.clone(),
                 netns: self.scope.netns.clone(),
             },
+            programs: if self.report.follows_any_segment {
+                "5.17"
+            } else {
+                "5.10"
+            },
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod netns;
 pub mod outbox;
 pub mod printable;
 pub mod priority;
+pub mod probes;
 pub mod recorder;
 pub mod reference;
 pub mod relay;

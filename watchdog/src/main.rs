@@ -22,6 +22,7 @@ use watchdog::memory;
 use watchdog::mute;
 use watchdog::outbox::{Lost, outbox};
 use watchdog::priority;
+use watchdog::probes;
 use watchdog::reference;
 use watchdog::resident;
 use watchdog::rights::Loader;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run(args) => run(args, cli.verbose),
+        Command::Probes(args) => probes::run(args),
         Command::Top(args) => top::run(args),
         Command::Discover(args) => discover::run(args),
         Command::Doctor(args) => return doctor::run(args),

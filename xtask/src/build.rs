@@ -60,8 +60,17 @@ pub fn all(layout: &Layout, toolchain: &Toolchain, profile: Profile) -> Result<P
 
 /// The kernel programs, where the daemon's build script looks for them.
 pub fn object(layout: &Layout, toolchain: &Toolchain) -> Result<()> {
-    run_child(&mut toolchain.cargo(layout, "build")).context("building the kernel programs")?;
-    copy_if_changed(&layout.bpf_artifact(), &layout.object())
+    for (features, to) in [(None, layout.object()), (Some("old"), layout.old_object())] {
+        let mut cargo = toolchain.cargo(layout, "build");
+        cargo.args(
+            features
+                .iter()
+                .flat_map(|features| ["--features", features]),
+        );
+        run_child(&mut cargo).context("building the kernel programs")?;
+        copy_if_changed(&layout.bpf_artifact(), &to)?;
+    }
+    Ok(())
 }
 
 fn daemon(layout: &Layout, profile: Profile) -> Result<PathBuf> {

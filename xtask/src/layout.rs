@@ -60,6 +60,11 @@ impl Layout {
         self.bpf_target().join("watchdog-ebpf.o")
     }
 
+    /// The same for kernels before 5.17.
+    pub fn old_object(&self) -> PathBuf {
+        self.bpf_target().join("watchdog-ebpf-old.o")
+    }
+
     /// The empty programs that the bench compares with.
     pub fn empty_object(&self) -> PathBuf {
         self.bpf_target()

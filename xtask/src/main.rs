@@ -21,6 +21,7 @@ mod suite;
 mod tally;
 mod targets;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ enum Verb {
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
+    Vm(vm::Args),
     Incident(incident::Args),
     Starved(starved::Args),
     Mutate(mutate::Args),
@@ -86,6 +88,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
+        Verb::Vm(args) => vm::run(&layout, cli.bpf_toolchain, args),
         Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
         Verb::Incident(args) => incident::run(&layout, cli.bpf_toolchain, args),
         Verb::Mutate(args) => mutate::run(&layout, cli.bpf_toolchain, args),

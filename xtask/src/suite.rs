@@ -22,6 +22,7 @@ use crate::{
     stopwatch::Stopwatch,
     tally::{NameLists, Tally},
     toolchain::{Choice, Toolchain},
+    vm,
 };
 
 /// The daemon that stories run.
@@ -74,7 +75,7 @@ impl Family {
 }
 
 /// Runs every check: format, lints, docs, unit, kernel and story tests, a starved node, mutations; with --long the
-/// fault matrix's short form too.
+/// fault matrix's short form and more on other kernels too.
 ///
 /// Sets up and builds first. Ends with the seconds of each step and the line `xtask: N passed, N
 /// failed`. With CI=true a skipped test is a failure.
@@ -112,12 +113,14 @@ enum Step {
     Starved,
     /// The fault matrix in its short form
     Faults,
+    /// The programs loaded on the oldest kernel, in QEMU; with --long all that is tried on all of Debian's
+    Kernels,
     /// Mutated daemons, which the tests must refuse
     Mutations,
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
@@ -127,6 +130,7 @@ impl Step {
         Self::Package,
         Self::Starved,
         Self::Faults,
+        Self::Kernels,
         Self::Mutations,
     ];
 
@@ -141,6 +145,7 @@ impl Step {
             Self::Package => "package",
             Self::Starved => "starved",
             Self::Faults => "faults",
+            Self::Kernels => "kernels",
             Self::Mutations => "mutations",
         }
     }
@@ -264,6 +269,7 @@ impl<'a> Suite<'a> {
             Step::Package => self.package(),
             Step::Starved => self.faults(&["--starved", "1", "--short"]),
             Step::Faults => self.faults(&[]),
+            Step::Kernels => self.kernels(),
             Step::Mutations => self.mutations(),
         }
     }
@@ -283,18 +289,24 @@ impl<'a> Suite<'a> {
         clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
         let host = run_child(&mut clippy);
         let toolchain = self.toolchain()?;
-        let mut of_kernel_side = match toolchain.clippy(self.layout) {
-            Some(clippy) => clippy,
-            None => {
-                say(format_args!(
-                    "watchdog-ebpf: {} has no clippy; rustc's warnings are its lint, as errors",
-                    toolchain.compiler
-                ));
-                toolchain.cargo(self.layout, "rustc")
-            }
-        };
-        let kernel_side = run_child(of_kernel_side.args(["--", "-D", "warnings"]));
-        host.and(kernel_side.context("watchdog-ebpf"))
+        let mut outcome = host;
+        // Both objects.
+        for features in [&[][..], &["--features", "old"]] {
+            let mut of_kernel_side = match toolchain.clippy(self.layout) {
+                Some(clippy) => clippy,
+                None => {
+                    say(format_args!(
+                        "watchdog-ebpf: {} has no clippy; rustc's warnings are its lint, as errors",
+                        toolchain.compiler
+                    ));
+                    toolchain.cargo(self.layout, "rustc")
+                }
+            };
+            of_kernel_side.args(features).args(["--", "-D", "warnings"]);
+            let kernel_side = run_child(&mut of_kernel_side);
+            outcome = outcome.and(kernel_side.context("watchdog-ebpf"));
+        }
+        outcome
     }
 
     fn docs(&self) -> Result<()> {
@@ -407,6 +419,13 @@ impl<'a> Suite<'a> {
                 .push(format!("cargo test {}", which.join(" ")));
         }
         bail!("cargo test {} failed ({status})", which.join(" "))
+    }
+
+    fn kernels(&mut self) -> Result<()> {
+        let (failed, absent) = vm::check(self.layout, self.args.long)?;
+        self.failed_checks.extend(failed);
+        self.tally.skipped.extend(absent);
+        Ok(())
     }
 
     fn mutations(&mut self) -> Result<()> {

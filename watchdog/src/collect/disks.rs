@@ -15,6 +15,7 @@ use watchdog_model::causes::text::Text;
 use watchdog_model::causes::verdict::HARD_STALL_NS;
 
 use super::proc;
+use super::stacked::{Held, Standing};
 use crate::kernel::state::Devices;
 
 /// Requests in flight looked through for the oldest.
@@ -118,6 +119,16 @@ pub fn only_file<'a>(
 /// The disks under a device, and their names: itself, or the disk that it is a partition of, or
 /// what it is composed of.
 fn disks_under(device: (u32, u32), depth: usize, into: &mut Vec<(u32, String)>) {
+    walk(device, depth, into, &mut Vec::new());
+}
+
+/// The same, with those that are composed of others.
+fn walk(
+    device: (u32, u32),
+    depth: usize,
+    into: &mut Vec<(u32, String)>,
+    stacked: &mut Vec<PathBuf>,
+) {
     let link = PathBuf::from(format!("/sys/dev/block/{}:{}", device.0, device.1));
     let Ok(mut place) = fs::canonicalize(link) else {
         return;
@@ -132,30 +143,64 @@ fn disks_under(device: (u32, u32), depth: usize, into: &mut Vec<(u32, String)>) 
         .filter_map(|entry| of_sysfs(&entry.path()))
         .collect();
     if depth > 0 && !below.is_empty() {
+        stacked.push(place);
         for device in below {
-            disks_under(device, depth - 1, into);
+            walk(device, depth - 1, into, stacked);
         }
         return;
     }
-    let name = place
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = name_of(&place);
     if let Some((major, minor)) = of_sysfs(&place) {
         into.push((device_number(major, minor), name));
     }
 }
 
-/// How a device stands: the disk under it that has been still for longest.
+fn name_of(place: &Path) -> String {
+    let name = place.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// How the device stands that a thread is known to wait for: as the disks under it do, but where none
+/// of these stands still, as a device in between that does.
 #[must_use]
 pub fn look(
     device: (u32, u32),
+    devices: Option<&Devices>,
+    held: &mut Held,
+    now: Mono,
+) -> Option<DeviceLook> {
+    let (mut disks, mut stacked) = (Vec::new(), Vec::new());
+    walk(device, DEPTH, &mut disks, &mut stacked);
+    let lowest = stand(device, &disks, true, devices, now)?;
+    // Always asked: it counts from the first time that it is.
+    let holders = stacked.iter().filter_map(|place| {
+        let (major, minor) = of_sysfs(place)?;
+        let standing = Standing::of(place)?;
+        let silent_ns = held.silent_ns(device_number(major, minor), standing, now);
+        Some(DeviceLook {
+            name: Text::end_of(name_of(place).as_bytes()),
+            in_flight: standing.in_flight,
+            silent_ns: Some(silent_ns),
+            oldest_ns: None,
+            ..lowest
+        })
+    });
+    let holder = holders.max_by_key(|look| look.silent_ns);
+    let is_still = |look: &DeviceLook| look.silent_ns.is_some_and(|ns| ns >= HARD_STALL_NS);
+    Some(match holder {
+        Some(holder) if is_still(&holder) && !is_still(&lowest) => holder,
+        _ => lowest,
+    })
+}
+
+/// How a device stands: the disk under it that has been still for longest.
+fn stand(
+    device: (u32, u32),
+    disks: &[(u32, String)],
     proven: bool,
     devices: Option<&Devices>,
     now: Mono,
 ) -> Option<DeviceLook> {
-    let mut disks = Vec::new();
-    disks_under(device, DEPTH, &mut disks);
     let committing_ns = devices
         .and_then(|devices| devices.in_flight(device_number(device.0, device.1)))
         .filter(|flight| flight.commit_since_ns != 0)
@@ -218,7 +263,12 @@ pub fn still(
                 .as_ref()
                 .is_none_or(|disks| disks.iter().any(|(number, _)| *number == slot.device))
         })
-        .filter_map(|slot| look(split(slot.device), false, Some(devices), now))
+        .filter_map(|slot| {
+            let device = split(slot.device);
+            let mut disks = Vec::new();
+            disks_under(device, DEPTH, &mut disks);
+            stand(device, &disks, false, Some(devices), now)
+        })
         .filter(|look| look.silent_ns.is_some_and(|silent| silent >= HARD_STALL_NS));
     let first = found.next()?;
     found.all(|other| other.name == first.name).then_some(first)

@@ -302,7 +302,7 @@ impl Found {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             generation,
         };
-        if let Err(error) = state.tie(self.socket.as_fd(), at) {
+        if let Err(error) = state.tie(self.socket.as_fd(), self.cookie, at) {
             // A packet was quicker: the kernel has given it a slot of its own. Or it had one
             // before the search began.
             state.free_flow(index);

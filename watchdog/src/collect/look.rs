@@ -16,6 +16,7 @@ use watchdog_model::causes::text::Label;
 use watchdog_model::time::{MS, SECOND};
 
 use super::cgroups::{Figures, Groups, Mounts};
+use super::stacked::Held;
 use super::waits::{self, Found, Futex, Own};
 use super::{disks, proc, sockets};
 use crate::kernel::state::Devices;
@@ -85,6 +86,7 @@ pub struct Process {
     counters: HashMap<u32, Counters>,
     counters_before: HashMap<u32, Counters>,
     sockets: HashMap<u64, u64>,
+    held: Held,
 }
 
 /// What became of a question.
@@ -212,7 +214,7 @@ impl Process {
         };
         let hanging = serving.as_mut().filter(hangs);
         if let Some((look, found)) = hanging.or_else(|| behind.as_mut().filter(hangs))
-            && let Some((device, file)) = Self::device(asked, found, around, now)
+            && let Some((device, file)) = self.device(asked, found, around, now)
         {
             collected.device = Some(device);
             look.at = file.unwrap_or(look.at);
@@ -407,6 +409,7 @@ impl Process {
     /// The device that a hanging thread waits for, and the file in memory that lies on it, if no
     /// system call names one.
     fn device(
+        &mut self,
         asked: &Subject,
         hanging: &Found,
         around: &Surroundings,
@@ -414,7 +417,7 @@ impl Process {
     ) -> Option<(DeviceLook, Option<Label>)> {
         let devices = around.devices.as_ref();
         if let Some(device) = hanging.device
-            && let Some(look) = disks::look(device, true, devices, now)
+            && let Some(look) = disks::look(device, devices, &mut self.held, now)
         {
             return Some((look, None));
         }

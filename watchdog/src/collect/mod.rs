@@ -14,5 +14,6 @@ pub mod places;
 pub mod probe_cost;
 pub mod proc;
 pub mod sockets;
+pub mod stacked;
 pub mod tls;
 pub mod waits;

@@ -200,7 +200,8 @@ impl Demo {
             daemon.arg("--no-probes");
         }
         let daemon_pid = self.start(Who::Daemon, &mut daemon)?;
-        let started = self.wait(8_000, |story| story.daemon_started)?;
+        // Verifiers have much to walk, and processors are slow or busy.
+        let started = self.wait(30_000, |story| story.daemon_started)?;
         if !started {
             return Ok(false);
         }

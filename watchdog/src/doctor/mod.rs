@@ -204,12 +204,9 @@ fn hook(tried: &Tried, all: &[Tried]) -> Check {
         return Check::ok(&name, format!("{}: attached and detached", tried.hook));
     };
     let found = format!("{}: {why}", tried.hook);
-    // A signal may have a hook for each of its halves; only another way to the same half would do.
-    let served = all.iter().any(|other| {
-        other.signal == tried.signal
-            && other.refused.is_none()
-            && !node::HALVES.contains(&tried.signal)
-    });
+    let served = all
+        .iter()
+        .any(|other| other.group == tried.group && other.refused.is_none());
     if served {
         return Check::new(&name, State::Note, found).mend("nothing: another hook serves it");
     }
@@ -222,7 +219,7 @@ fn hook(tried: &Tried, all: &[Tried]) -> Check {
         return Check::new(&name, state, found).mend("see the rows above");
     }
     if tried.required {
-        Check::new(&name, State::Missing, found).mend("run as root, on Linux 5.17 or later")
+        Check::new(&name, State::Missing, found).mend("run as root, on Linux 5.10 or later")
     } else {
         Check::new(&name, State::Less, found).mend(node::without(tried.signal))
     }
@@ -232,10 +229,13 @@ fn hook(tried: &Tried, all: &[Tried]) -> Check {
 mod tests {
     use super::*;
 
-    fn tried(signal: &'static str, required: bool, refused: Option<&str>) -> Tried {
+    fn tried(group: usize, signal: &'static str, required: bool, refused: Option<&str>) -> Tried {
         Tried {
             signal,
             hook: "somewhere",
+            program: "a program",
+            group,
+            instructions: None,
             required,
             refused: refused.map(str::to_owned),
         }
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn a_refused_hook_weighs_as_much_as_what_is_lost_by_it() {
         let all = [
-            tried("packets_in", true, Some("no")),
-            tried("writes", false, Some("no")),
-            tried("reads", false, None),
-            tried("reads", false, Some("no")),
-            tried("block", false, None),
-            tried("block", false, Some("no")),
+            tried(0, "packets_in", true, Some("no")),
+            tried(1, "writes", false, Some("no")),
+            tried(2, "reads", false, None),
+            tried(2, "reads", false, Some("no")),
+            tried(3, "block", false, None),
+            tried(4, "block", false, Some("no")),
         ];
         let states: Vec<State> = all.iter().map(|one| hook(one, &all).state).collect();
         assert_eq!(

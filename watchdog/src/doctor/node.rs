@@ -9,11 +9,10 @@ use crate::kernel::release;
 use crate::priority::{self, Granted};
 use crate::resident;
 
-/// Signals whose hooks are halves of one another and not ways to the same.
-pub const HALVES: &[&str] = &["block", "journal"];
-
-/// The first kernel on which the programs load (bpf_loop), and the first with all hooks.
-const OLDEST: (u32, u32) = (5, 17);
+/// The first kernel on which the programs load (BTF tracepoints on sockets, `bpf_skc_to_tcp_sock`); the
+/// first that takes those that follow any segment (`bpf_loop`); the first with all hooks.
+const OLDEST: (u32, u32) = (5, 10);
+const FOLLOWED: (u32, u32) = (5, 17);
 const WHOLE: (u32, u32) = (6, 3);
 
 /// Inode of the node's own pid namespace (include/uapi/linux/nsfs.h, PROC_PID_INIT_INO).
@@ -79,9 +78,12 @@ pub fn without(signal: &str) -> String {
         "writes" => "nothing is said of bytes that are written and not yet sent; Linux 6.3 has it",
         "reads" => "unread renewals and replies are not told apart from unanswered ones",
         "switches" | "wakeups" => {
-            "no proof of a stall, no cause process_stopped: warnings come later; Linux 5.18 has it"
+            "no proof of a stall, no cause process_stopped: warnings come later"
         }
         "block" => "a hung disk is proven later",
+        "plaintext" => {
+            "inside TLS leases are told by its records alone; Linux 5.17 has what it takes"
+        }
         "journal" => "a hung journal commit is not named",
         "retransmits" => "lost packets are noticed by silence alone",
         _ => "the daemon does without it",
@@ -112,7 +114,12 @@ fn kernel(release: &str) -> Check {
     };
     let found = format!("Linux {release}");
     if version < OLDEST {
-        return Check::new(NAME, State::Missing, found).mend("run Linux 5.17 or later");
+        return Check::new(NAME, State::Missing, found).mend("run Linux 5.10 or later");
+    }
+    if version < FOLLOWED {
+        return Check::new(NAME, State::Note, found).mend(
+            "Linux 5.17 follows every message, this one 512 in a segment; what else is lost stands below",
+        );
     }
     if version < WHOLE {
         return Check::new(NAME, State::Note, found)
@@ -142,7 +149,7 @@ fn lockdown(file: Option<String>) -> Check {
             .mend("if hooks are refused below: boot with lockdown=integrity"),
         _ => Check::ok(
             NAME,
-            format!("{in_force}: neither kprobes nor fentry are used"),
+            format!("{in_force}: no kprobes are used, and fexit only for writes before Linux 6.3"),
         ),
     }
 }
@@ -265,8 +272,10 @@ mod tests {
     #[test]
     fn kernels_by_age() {
         for (release, state) in [
-            ("5.10.0-28-amd64", State::Missing),
-            ("5.16.20", State::Missing),
+            ("4.19.0-27-amd64", State::Missing),
+            ("5.9.16", State::Missing),
+            ("5.10.0-28-amd64", State::Note),
+            ("5.16.20", State::Note),
             ("5.17.0", State::Note),
             ("6.1.0-18-cloud-amd64", State::Note),
             ("6.3.0", State::Ok),

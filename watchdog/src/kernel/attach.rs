@@ -4,7 +4,9 @@ use std::fs::File;
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, SockOps, UProbe},
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FExit, SockOps, UProbe,
+    },
 };
 
 use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, plaintext, state};
@@ -16,13 +18,15 @@ enum Kind {
     CgroupEgress,
     SockOps,
     Tracepoint(&'static str),
+    /// A kernel function returns.
+    Exit(&'static str),
     /// Loaded only: processes are attached to one by one, while the daemon runs.
     Calls,
 }
 
 /// One way to get a signal.
 pub(super) struct Way {
-    program: &'static str,
+    pub(super) program: &'static str,
     pub(super) hook: &'static str,
     kind: Kind,
 }
@@ -90,11 +94,18 @@ pub(super) const SIGNALS: &[Signal] = &[
         required: false,
         needs: None,
         fields: &[],
-        ways: &[Way {
-            program: "flow_write",
-            hook: "tp_btf sock_send_length",
-            kind: Kind::Tracepoint("sock_send_length"),
-        }],
+        ways: &[
+            Way {
+                program: "flow_write",
+                hook: "tp_btf sock_send_length",
+                kind: Kind::Tracepoint("sock_send_length"),
+            },
+            Way {
+                program: "flow_sent",
+                hook: "fexit tcp_sendmsg",
+                kind: Kind::Exit("tcp_sendmsg"),
+            },
+        ],
     },
     Signal {
         name: "flow_state",
@@ -218,22 +229,31 @@ const BLOCK: &[&[&str]] = &[
 ];
 const JOURNAL: &[&[&str]] = &[&["JOURNAL_DEVICE"], &["DEVICE_NUMBER"]];
 
+/// The kernel's types, as aya wants them.
+pub(super) fn types(options: &Options) -> Result<Btf, Missing> {
+    Btf::parse_file(&options.btf, Endianness::default())
+        .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))
+}
+
 /// Loads the object, attaches every signal, maps the memory.
 pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
-    let offsets = btf::offsets(&options.btf)?;
+    let facts = btf::facts(&options.btf)?;
     trim();
     if options.netns.is_some() {
-        scoped(&offsets)?;
+        scoped(&facts.offsets)?;
     }
-    let kernel_btf = Btf::parse_file(&options.btf, Endianness::default())
-        .map_err(|error| Missing(format!("{}: {error}", options.btf.display())))?;
+    let kernel_btf = types(options)?;
     let root = cgroup::root(options.cgroup_root.as_deref())?;
-    let mut programs = object(options, &offsets, &kernel_btf)?;
+    let which = Object::of(&facts);
+    let mut programs = object(which, options, &facts, &kernel_btf)?;
     if options.debug {
         log_programs(&mut programs);
     }
     let state = state::State::map(&mut programs, options.flows)?;
-    let mut report = Report::default();
+    let mut report = Report {
+        follows_any_segment: which == Object::Looping,
+        ..Report::default()
+    };
     let wanted = |signal: &&Signal| {
         options.only.is_none_or(|only| only.contains(&signal.name))
             && (options.plaintext || signal.name != plaintext::SIGNAL)
@@ -242,7 +262,7 @@ pub(super) fn load(options: &Options) -> Result<Kernel, Missing> {
         attach_signal(
             &mut programs,
             signal,
-            &offsets,
+            &facts.offsets,
             &kernel_btf,
             &root,
             &mut report,
@@ -301,15 +321,43 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Has the programs for kernels before 5.17 loaded on any, so that they can be tested on a new one.
+const OLD_ENV: &str = "LEASE_WATCHDOG_OLD_PROGRAMS";
+
+/// Which of the two objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// For 5.17 and later: it wants `bpf_loop`.
+    Looping,
+    /// For kernels before that; later ones take it too.
+    Old,
+}
+
+impl Object {
+    /// The one that is loaded on a kernel.
+    #[must_use]
+    pub fn of(facts: &btf::Facts) -> Self {
+        if facts.has_loop && std::env::var_os(OLD_ENV).is_none() {
+            Self::Looping
+        } else {
+            Self::Old
+        }
+    }
+}
+
 pub(super) fn object(
+    which: Object,
     options: &Options,
-    offsets: &[u32],
+    facts: &btf::Facts,
     kernel_btf: &Btf,
 ) -> Result<Ebpf, Missing> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(kernel_btf));
-    for (field, offset) in btf::FIELDS.iter().zip(offsets) {
+    for (field, offset) in btf::FIELDS.iter().zip(&facts.offsets) {
         loader.override_global(field.global, offset, true);
+    }
+    for ((global, _), count) in btf::ARGUMENTS.iter().zip(&facts.arguments) {
+        loader.override_global(global, count, true);
     }
     let debug = u32::from(options.debug);
     loader.override_global("DEBUG", &debug, true);
@@ -317,18 +365,22 @@ pub(super) fn object(
     loader.override_global("SCOPE_NETNS", &netns, true);
     loader.map_max_entries("FLOWS", options.flows);
     loader.map_max_entries("FREE", options.flows);
-    loader
-        .load(aya::include_bytes_aligned!(concat!(
-            env!("OUT_DIR"),
-            "/watchdog-ebpf"
-        )))
-        .map_err(|error| {
-            Missing(format!(
-                "the kernel refuses the eBPF maps or programs: {}; run as root, or with \
+    let bytes: &[u8] = match which {
+        Object::Looping => aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf")),
+        Object::Old => {
+            tracing::info!("the programs for kernels before 5.17 are loaded");
+            // Besides those with a slot it notes those that are to get none.
+            loader.map_max_entries("SOCKETS", options.flows.saturating_mul(2));
+            aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf-old"))
+        }
+    };
+    loader.load(bytes).map_err(|error| {
+        Missing(format!(
+            "the kernel refuses the eBPF maps or programs: {}; run as root, or with \
                  CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
-                chain(&error)
-            ))
-        })
+            chain(&error)
+        ))
+    })
 }
 
 fn attach_signal(
@@ -379,7 +431,7 @@ fn attach_signal(
         })
         .collect();
     Err(Missing(format!(
-        "no hook for `{}` can be attached ({}); run as root, on Linux 5.17 or later",
+        "no hook for `{}` can be attached ({}); run as root, on Linux 5.10 or later",
         signal.name,
         tried.join("; ")
     )))
@@ -412,9 +464,12 @@ pub(super) fn attach(
     kernel_btf: &Btf,
     root: &File,
 ) -> Result<(), String> {
-    let program = programs
-        .program_mut(way.program)
-        .ok_or_else(|| format!("the object has no program {}", way.program))?;
+    let program = programs.program_mut(way.program).ok_or_else(|| {
+        format!(
+            "the programs for kernels before 5.17 have no {}",
+            way.program
+        )
+    })?;
     let line = |error: aya::programs::ProgramError| chain(&error);
     match way.kind {
         Kind::CgroupIngress | Kind::CgroupEgress => {
@@ -450,6 +505,11 @@ pub(super) fn attach(
         Kind::Tracepoint(name) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(line)?;
             program.load(name, kernel_btf).map_err(line)?;
+            program.attach().map_err(line)?;
+        }
+        Kind::Exit(function) => {
+            let program: &mut FExit = program.try_into().map_err(line)?;
+            program.load(function, kernel_btf).map_err(line)?;
             program.attach().map_err(line)?;
         }
     }

@@ -43,11 +43,15 @@ const fn optional(global: &'static str, of: &'static str, name: &'static str) ->
 }
 
 /// Every offset that the programs use.
-pub const FIELDS: [Field; 18] = [
+pub const FIELDS: [Field; 21] = [
     needed("TASK_PID", "task_struct", "pid"),
     needed("TASK_FLAGS", "task_struct", "flags"),
+    // Its name changed with its size, in 5.14.
+    optional("TASK_STATE", "task_struct", "__state"),
+    optional("TASK_STATE_OLD", "task_struct", "state"),
     needed("SOCK_NUM", "sock_common", "skc_num"),
     needed("SOCK_DPORT", "sock_common", "skc_dport"),
+    needed("SOCK_COOKIE", "sock_common", "skc_cookie"),
     optional("SOCK_NET", "sock_common", "skc_net"),
     optional("NET_NS", "net", "ns"),
     optional("NS_INUM", "ns_common", "inum"),
@@ -65,21 +69,59 @@ pub const FIELDS: [Field; 18] = [
     optional("DEVICE_NUMBER", "block_device", "bd_dev"),
 ];
 
-/// Reads all of [`FIELDS`], in bytes.
+/// A tracepoint whose arguments differ from kernel to kernel: a read-only global of the object, which
+/// holds how many there are, and the tracepoint.
+pub const ARGUMENTS: [(&str, &str); 2] = [
+    ("SWITCH_ARGUMENTS", "sched_switch"),
+    ("ISSUE_ARGUMENTS", "block_rq_issue"),
+];
+
+/// What the programs are told of the running kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The offsets of [`FIELDS`], in bytes, or [`ABSENT`].
+    pub offsets: [u32; FIELDS.len()],
+    /// How many arguments each of [`ARGUMENTS`] has; [`ABSENT`]: there is no such tracepoint.
+    pub arguments: [u32; ARGUMENTS.len()],
+    /// Whether programs may call `bpf_loop` (≥ 5.17).
+    pub has_loop: bool,
+}
+
+/// Reads [`Facts`].
 ///
 /// # Errors
 /// The BTF file is not there or unreadable, or lacks a field.
+pub fn facts(path: &Path) -> Result<Facts, Missing> {
+    let btf = read(path)?;
+    Ok(Facts {
+        offsets: fields(&btf, path)?,
+        arguments: ARGUMENTS.map(|(_, tracepoint)| arguments(&btf, tracepoint).unwrap_or(ABSENT)),
+        has_loop: has_helper(&btf, "BPF_FUNC_loop"),
+    })
+}
+
+/// Reads all of [`FIELDS`], in bytes.
+///
+/// # Errors
+/// As for [`facts`].
 pub fn offsets(path: &Path) -> Result<[u32; FIELDS.len()], Missing> {
-    let btf = Btf::from_file(path).map_err(|error| {
+    fields(&read(path)?, path)
+}
+
+fn read(path: &Path) -> Result<Btf, Missing> {
+    Btf::from_file(path).map_err(|error| {
         Missing(format!(
             "{}: kernel type information (BTF) cannot be read: {error}; \
              run a kernel built with CONFIG_DEBUG_INFO_BTF=y, as all current distributions do",
             path.display()
         ))
-    })?;
+    })
+}
+
+fn fields(btf: &Btf, path: &Path) -> Result<[u32; FIELDS.len()], Missing> {
     let mut found = [0; FIELDS.len()];
     for (place, field) in found.iter_mut().zip(&FIELDS) {
-        let found = offset(&btf, field.of, field.name);
+        let found = offset(btf, field.of, field.name);
         let otherwise = field.optional.then_some(ABSENT);
         *place = found.or(otherwise).ok_or_else(|| {
             Missing(format!(
@@ -91,6 +133,30 @@ pub fn offsets(path: &Path) -> Result<[u32; FIELDS.len()], Missing> {
         })?;
     }
     Ok(found)
+}
+
+/// How many arguments a tracepoint has, by the type of its programs, whose first is its own data.
+fn arguments(btf: &Btf, tracepoint: &str) -> Option<u32> {
+    let found = btf
+        .get_type_by_name(&format!("btf_trace_{tracepoint}"))
+        .ok()?;
+    let Type::FunctionProto(of) = &found.base_type else {
+        return None;
+    };
+    u32::try_from(of.params.len().checked_sub(1)?).ok()
+}
+
+/// Whether the kernel numbers this helper (include/uapi/linux/bpf.h, enum bpf_func_id).
+fn has_helper(btf: &Btf, name: &str) -> bool {
+    let Ok(found) = btf.get_type_by_name("bpf_func_id") else {
+        return false;
+    };
+    let (Type::Enum32(of) | Type::Enum64(of)) = &found.base_type else {
+        return false;
+    };
+    of.entries
+        .iter()
+        .any(|entry| entry.name.as_deref() == Some(name))
 }
 
 /// Offset of a field in bytes.

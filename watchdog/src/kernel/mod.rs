@@ -63,6 +63,9 @@ pub struct Hook {
 pub struct Report {
     /// Every hook tried, in order.
     pub hooks: Vec<Hook>,
+    /// Whether every message in a segment is followed, however many there are: not before 5.17,
+    /// where a segment of more than 512 puts the parser out of step for a while.
+    pub follows_any_segment: bool,
 }
 
 impl Report {

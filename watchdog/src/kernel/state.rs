@@ -169,11 +169,33 @@ pub struct State {
     devices: Option<Devices>,
     free: Stack<MapData, u32>,
     thread_slots: HashMap<MapData, u32, u32>,
-    sockets: SkStorage<MapData, u64>,
+    sockets: Sockets,
     /// One more than the highest slot that the daemon has taken itself.
     own_high_water: usize,
     /// Slots that the free stack has not taken back yet.
     returning: Vec<u32>,
+}
+
+/// Which slot a socket has.
+enum Sockets {
+    /// By the socket's own storage.
+    Storage(SkStorage<MapData, u64>),
+    /// By its cookie: the programs for old kernels.
+    Cookies(HashMap<MapData, u64, u64>),
+}
+
+impl Sockets {
+    fn take(programs: &mut Ebpf) -> Result<Self, Missing> {
+        match programs.map("SOCKETS") {
+            Some(Map::HashMap(_)) => Ok(Self::Cookies(take(programs, "SOCKETS")?)),
+            _ => Ok(Self::Storage(take(programs, "SOCKETS")?)),
+        }
+    }
+}
+
+/// A slot as both maps hold it.
+fn packed(at: SlotRef) -> u64 {
+    u64::from(at.generation) << 32 | u64::from(at.index)
 }
 
 impl State {
@@ -189,7 +211,7 @@ impl State {
             devices: Some(Devices::map(programs)?),
             free: take(programs, "FREE")?,
             thread_slots: take(programs, "THREAD_SLOTS")?,
-            sockets: take(programs, "SOCKETS")?,
+            sockets: Sockets::take(programs)?,
             own_high_water: 0,
             returning: Vec::with_capacity(flows as usize),
         };
@@ -280,7 +302,10 @@ impl State {
         };
         // SAFETY: a dead slot belongs to the daemon until it is back on the free stack.
         unsafe {
-            let generation = (*slot).generation.wrapping_add(1);
+            let generation = (*slot).generation;
+            let ended = (&raw const (*slot).life.closed_ns).read_volatile() != 0;
+            self.untie((*slot).cookie, number, generation, ended);
+            let generation = generation.wrapping_add(1);
             slot.write_bytes(0, 1);
             (*slot).generation = generation;
             (&raw mut (*slot).state).write_volatile(SLOT_FREE);
@@ -321,11 +346,30 @@ impl State {
     ///
     /// # Errors
     /// It has one, or the kernel refuses.
-    pub fn tie(&mut self, socket: BorrowedFd<'_>, at: SlotRef) -> Result<(), aya::maps::MapError> {
+    pub fn tie(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        cookie: u64,
+        at: SlotRef,
+    ) -> Result<(), aya::maps::MapError> {
         /// BPF_NOEXIST (include/uapi/linux/bpf.h).
         const NO_EXIST: u64 = 1;
-        let value = u64::from(at.generation) << 32 | u64::from(at.index);
-        self.sockets.insert(&socket.as_raw_fd(), value, NO_EXIST)
+        let value = packed(at);
+        match &mut self.sockets {
+            Sockets::Storage(sockets) => sockets.insert(&socket.as_raw_fd(), value, NO_EXIST),
+            Sockets::Cookies(sockets) => sockets.insert(cookie, value, NO_EXIST),
+        }
+    }
+
+    /// Forgets a socket that has ended, where its own end does not do that. One that lives on has been
+    /// refused, and what is noted of it goes on leading to no slot of its own.
+    fn untie(&mut self, cookie: u64, index: u32, generation: u32, ended: bool) {
+        if let Sockets::Cookies(sockets) = &mut self.sockets
+            && ended
+            && sockets.get(&cookie, 0).ok() == Some(packed(SlotRef { index, generation }))
+        {
+            let _ = sockets.remove(&cookie);
+        }
     }
 
     /// Starts watching a thread in this slot.

@@ -48,6 +48,8 @@ pub struct Started {
     pub http: Option<SocketAddr>,
     /// What of the node is watched.
     pub scope: ScopeSaid,
+    /// Which kernel programs are loaded, by the oldest kernel that they are made for.
+    pub programs: &'static str,
 }
 
 /// What of the node is watched.

@@ -18,6 +18,8 @@ pub struct Fault {
     pub short: usize,
     /// Whether it disturbs others that are played at the same time.
     pub alone: bool,
+    /// Why it cannot be played here, if so.
+    pub lacking: fn() -> Option<&'static str>,
     /// Plays one batch with that many victims, in the common scene or in one of its own.
     pub play: fn(&Scene, usize) -> Vec<Sample>,
 }
@@ -37,6 +39,7 @@ impl Fault {
             batch: 8,
             short: 0,
             alone: false,
+            lacking: || None,
             play,
         }
     }
@@ -45,6 +48,12 @@ impl Fault {
     pub const fn sized(mut self, batch: usize, short: usize) -> Self {
         self.batch = batch;
         self.short = short;
+        self
+    }
+
+    /// The same for one that not every kernel can play.
+    pub const fn where_not(mut self, lacking: fn() -> Option<&'static str>) -> Self {
+        self.lacking = lacking;
         self
     }
 

@@ -91,6 +91,7 @@ fn main() -> ExitCode {
                     || fault.short > 0
                     || !args.only.is_empty())
         })
+        .filter(|fault| can_be_played(fault))
         .collect();
     let controls: Vec<&controls::Control> = controls::ALL
         .iter()
@@ -156,6 +157,15 @@ fn starved(play: starved::Play, page: Option<&std::path::Path>) -> ExitCode {
     let late = |row: &String| format!("later than promised (p99): {row}");
     tally.add("starved", measured.broken.iter().map(late).collect());
     tally.conclude()
+}
+
+/// Whether a fault can be played on this kernel; if not, that is said.
+fn can_be_played(fault: &Fault) -> bool {
+    let lacking = (fault.lacking)();
+    if let Some(reason) = lacking {
+        println!("SKIPPED: {}: {reason}", fault.name);
+    }
+    lacking.is_none()
 }
 
 fn wanted(args: &Args, name: &str) -> bool {

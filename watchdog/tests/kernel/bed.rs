@@ -251,6 +251,20 @@ impl Bed {
         found.unwrap_or_else(|| panic!("never {what}: {:#?}", self.slot(cookie)))
     }
 
+    /// Says of an end's flow that nobody wants it, and gives its slot back.
+    pub fn refuse(&mut self, cookie: u64) {
+        let flows = &self.kernel.state.flows;
+        let index = (0..flows.len()).find(|&index| {
+            // SAFETY: single words of a mapped slot.
+            flows.at(index).is_some_and(|slot| unsafe {
+                (&raw const (*slot).cookie).read_volatile() == cookie
+                    && (&raw const (*slot).state).read_volatile() != SLOT_FREE
+            })
+        });
+        self.kernel.state.refuse_flow(index.expect("a slot"));
+        self.sweep();
+    }
+
     /// Gives dead slots back.
     pub fn sweep(&mut self) {
         for index in 0..self.kernel.state.flows.len() {

@@ -7,7 +7,7 @@ use watchdog_common::layout::{
 };
 
 use crate::{
-    bed::{Bed, End, Pair, here},
+    bed::{Bed, End, FLOWS, Pair, here},
     harness::process::Child,
 };
 
@@ -126,4 +126,37 @@ fn an_exit_is_told_from_a_close() {
     let slot = bed.until(cookie, "closed", |slot| slot.life.closed_ns != 0);
     assert_eq!(slot.local_port, port);
     assert_eq!(slot.life.how, CLOSE_OWN);
+}
+
+/// More of them than the kernel side has room to remember at once: what is noted of a refused socket goes
+/// with it.
+#[test]
+fn a_refused_flow_gets_no_slot_again_and_what_is_noted_of_it_ends_with_it() {
+    const SIGNALS: &[&str] = &[
+        "flow_start",
+        "packets_in",
+        "packets_out",
+        "flow_state",
+        "flow_end",
+    ];
+    let Some(mut bed) = Bed::with(here!(), SIGNALS) else {
+        return;
+    };
+    for _ in 0..2 * FLOWS {
+        let Pair { holder, grantor } = bed.pair();
+        bed.refuse(holder.cookie);
+        bed.refuse(grantor.cookie);
+        holder.send(b"hello");
+        let mut room = [0; 5];
+        (&grantor.stream).read_exact(&mut room).expect("it is sent");
+        // Whoever has read it knows that its packet has passed both ends.
+        for end in [&holder, &grantor] {
+            assert!(bed.slot(end.cookie).is_none(), "it has a slot again");
+        }
+        holder.reset();
+    }
+    let Pair { holder, grantor } = bed.pair();
+    for end in [&holder, &grantor] {
+        assert!(bed.slot(end.cookie).is_some(), "no room for a new one");
+    }
 }

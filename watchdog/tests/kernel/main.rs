@@ -17,6 +17,7 @@ mod flow_state;
 mod hung_disk;
 mod journal;
 mod lifetime;
+mod objects;
 mod offsets;
 mod packets;
 mod parser;

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use watchdog::kernel::btf::{ABSENT, FIELDS, offsets};
+use watchdog::kernel::btf::{ABSENT, ARGUMENTS, FIELDS, facts, offsets};
 
 use crate::bed::{here, skip};
 
@@ -128,8 +128,9 @@ fn the_ports_lie_where_every_kernel_has_them_and_nothing_else_does() {
             "SOCK_NUM" => Some(14),
             _ => None,
         };
-        // `skc_net` is found by the kernel alone, and has moved.
-        let same_structure = field.of == "sock_common" && field.name != "skc_net";
+        // The cookie and `skc_net` lie behind what differs by configuration.
+        let same_structure =
+            field.of == "sock_common" && !["SOCK_COOKIE", "SOCK_NET"].contains(&field.global);
         assert_eq!(pinned.is_some(), same_structure, "{}", field.global);
         if let Some(pinned) = pinned {
             assert_eq!(offset, pinned, "{}", field.global);
@@ -246,6 +247,17 @@ fn what_the_hooks_rely_on_is_there_from_its_version_on() {
         arguments("sched_switch") >= 4,
         "switches: the state as an argument",
     );
+    from_version(
+        running,
+        (5, 11),
+        arguments("block_rq_issue") == 1,
+        "block: the request as the only argument",
+    );
+    let found = facts(Path::new(VMLINUX)).expect("every field is there");
+    for ((_, tracepoint), found) in ARGUMENTS.iter().zip(found.arguments) {
+        assert_eq!(found, arguments(tracepoint), "{tracepoint}");
+    }
+    from_version(running, (5, 17), found.has_loop, "packets: bpf_loop");
     from_version(
         running,
         (5, 14),

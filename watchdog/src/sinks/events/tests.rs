@@ -373,6 +373,7 @@ fn what_the_daemon_says_of_itself() {
             cgroup: "/pods".to_owned(),
             netns: None,
         },
+        programs: "5.17",
     };
     assert_eq!(
         renderer.started(AT, &started),
@@ -383,7 +384,7 @@ fn what_the_daemon_says_of_itself() {
                 r#""attached":[{"signal":"packets","hook":"cgroup_skb"}],"#,
                 r#""refused":[{"signal":"writes","hook":"tp_btf sock_send_length","why":"not in this kernel"}],"#,
                 r#""timeout_sources":["handshake","config"],"real_time":true,"priority":"real_time","memory_locked":false,"http":"127.0.0.1:34567","#,
-                r#""scope":{"cgroup":"/pods","netns":null}}"#
+                r#""scope":{"cgroup":"/pods","netns":null},"programs":"5.17"}"#
             )
         )
     );

@@ -4,6 +4,7 @@
 use crate::fault::Fault;
 use crate::harness::clock;
 use crate::rig::hung_disk::HungDisk;
+use crate::rig::mapped_disk::{Hold, MappedDisk};
 use crate::rig::programs::{Habit, MAPPED_BYTES};
 use crate::rig::victim::{Holder, Victim, own_file};
 use crate::sample::Sample;
@@ -45,7 +46,44 @@ pub const FAULTS: &[Fault] = &[
         },
     )
     .sized(8, 2),
+    Fault::new(
+        "disk-suspended",
+        "the device mapper keeps every request, under an fsync",
+        EXPECTED,
+        |scene, count| held(scene, count, Hold::Suspend),
+    )
+    .where_not(MappedDisk::lacking),
+    Fault::new(
+        "disk-delayed",
+        "the device mapper passes writes on ten seconds late, under an fsync",
+        EXPECTED,
+        |scene, count| held(scene, count, Hold::Delay),
+    )
+    .where_not(MappedDisk::lacking),
 ];
+
+fn held(scene: &Scene, count: usize, how: Hold) -> Vec<Sample> {
+    let disk = MappedDisk::create();
+    let port = scene.server.port();
+    let files: Vec<_> = (0..count).map(|_| own_file(disk.mount())).collect();
+    let start = |file: &std::path::PathBuf| {
+        clock::observe_for(crate::rig::random::within(T / 4));
+        Victim::Own(Holder::new(port, T, Habit::Fsync, file).start())
+    };
+    let holders: Vec<Victim> = files.iter().map(start).collect();
+    scene.settle(&holders, &["holder"]);
+    let mut samples = scene.strike_all(&holders, "holder", || {
+        let (since_us, held) = disk.hold(how);
+        (since_us, Box::new(held))
+    });
+    demand_held_up(&mut samples, &holders);
+    for sample in &mut samples {
+        sample.thing = Some(disk.device.clone());
+    }
+    // They hang in there, and the disk goes on when the guard is gone.
+    drop(holders);
+    samples
+}
 
 fn hung(scene: &Scene, count: usize, habits: &[Habit], options: &str) -> Vec<Sample> {
     let disk = HungDisk::create(options);

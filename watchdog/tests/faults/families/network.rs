@@ -4,7 +4,8 @@ use crate::fault::Fault;
 use crate::harness::client::Order;
 use crate::harness::clock;
 use crate::rig::path::{Path, Rule};
-use crate::rig::victim::real;
+use crate::rig::programs::Habit;
+use crate::rig::victim::{Holder, Victim, real};
 use crate::sample::Sample;
 use crate::scene::{Scene, T};
 use std::net::SocketAddr;
@@ -31,7 +32,35 @@ pub const FAULTS: &[Fault] = &[
         |scene, count| broken(scene, count, Rule::Reset),
     )
     .sized(8, 2),
+    Fault::new(
+        "loss",
+        "netem loses everything, both ways",
+        &["network_loss"],
+        lost,
+    )
+    .where_not(Path::netem_lacking),
 ];
+
+/// Holders of our own: where this can be played there may be no other client.
+fn lost(scene: &Scene, count: usize) -> Vec<Sample> {
+    let path = Path::create();
+    let (file, enter) = (std::path::Path::new("/dev/null"), path.enter());
+    let start = |_| {
+        clock::observe_for(crate::rig::random::within(T / 4));
+        let holder = Holder {
+            server: SocketAddr::new(path.node, scene.server.port()),
+            inside: &enter,
+            ..Holder::new(0, T, Habit::None, file)
+        };
+        Victim::Own(holder.start())
+    };
+    let holders: Vec<Victim> = (0..count).map(start).collect();
+    scene.settle(&holders, &["holder"]);
+    scene.strike_all(&holders, "holder", || {
+        let since_us = clock::now_us();
+        (since_us, Box::new(path.lose_all()))
+    })
+}
 
 fn broken(scene: &Scene, count: usize, rule: Rule) -> Vec<Sample> {
     let path = Path::create();

@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod hung_disk;
 pub mod java;
+pub mod mapped_disk;
 pub mod name_server;
 pub mod names;
 pub mod path;

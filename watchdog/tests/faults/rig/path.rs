@@ -91,6 +91,25 @@ impl Path {
         run("sh", &["-c", &script]);
     }
 
+    /// Why [`Path::lose_all`] cannot be had here, if so.
+    pub fn netem_lacking() -> Option<&'static str> {
+        let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+        let loaded = modules.lines().any(|line| line.starts_with("sch_netem "));
+        (!loaded).then_some("the module sch_netem is not loaded")
+    }
+
+    /// Loses every packet both ways, in the queues of the router's devices, until the guard is dropped.
+    pub fn lose_all(&self) -> Switch {
+        let tc = format!("ip netns exec {} tc qdisc", self.router);
+        let all = |word: &str, end: &str| {
+            let one = |device: &str| format!("{tc} {word} dev {device} root{end}");
+            format!("{}; {}", one("tonode"), one("toclients"))
+        };
+        let switch = Switch::arm(switch::FAULT, &format!("{}; true", all("del", "")));
+        run("sh", &["-ec", &all("add", " netem loss 100%")]);
+        switch
+    }
+
     /// Applies a rule until the guard is dropped, one minute at most.
     pub fn apply(&self, rule: Rule) -> Switch {
         let verdict = match rule {

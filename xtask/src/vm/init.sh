@@ -1,0 +1,60 @@
+#!/bin/busybox sh
+# The first process of a guest of `cargo xtask vm`. In: the kernel's command line (vm.steps, a list
+# with commas; vm.cgroups, v1 or v2). Out: lines on the console, each step between `vm: begin STEP`
+# and `vm: end STEP CODE`. Ends by switching the machine off.
+/bin/busybox --install -s /bin 2>/dev/null
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=0
+export LEASE_WATCHDOG_BIN=/bin/lease-watchdog
+
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t tracefs trace /sys/kernel/tracing
+mkdir -p /dev/shm /run/lock
+mount -t tmpfs shm /dev/shm
+ip link set lo up
+ulimit -n 4096
+hostname guest
+printf '127.0.0.1 localhost guest\n' >/etc/hosts
+printf 'root:x:0:0:root:/root:/bin/sh\n' >/etc/passwd
+for module in /modules/*.ko; do
+    [ -e "$module" ] && insmod "$module"
+done
+
+parameter() { sed -n "s/.*$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+
+cgroups() {
+    mount -t tmpfs cgroups /sys/fs/cgroup
+    for controller in cpu,cpuacct freezer blkio; do
+        mkdir "/sys/fs/cgroup/$controller"
+        mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+    done
+}
+case $(parameter vm.cgroups) in
+v1) cgroups ;;
+*) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+esac
+
+step() {
+    name=$1
+    shift
+    echo "vm: begin $name"
+    "$@" 2>&1
+    echo "vm: end $name $?"
+}
+
+echo "vm: kernel $(uname -r)"
+for name in $(parameter vm.steps | tr , ' '); do
+    case $name in
+    doctor) step doctor lease-watchdog doctor --json ;;
+    probes) step probes lease-watchdog probes --json ;;
+    demo) step demo lease-watchdog demo --json ;;
+    faults) step faults /tests/faults --stories --only disk-suspended --only disk-delayed --only loss ;;
+    tests) step tests /tests/kernel --test-threads=1 --show-output ;;
+    *) step "$name" false ;;
+    esac
+done
+echo "vm: done"
+poweroff -f
