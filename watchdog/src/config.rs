@@ -6,6 +6,7 @@
 
 mod alerts;
 mod exchange;
+mod identity;
 pub mod keys;
 mod read;
 mod tree;
@@ -20,6 +21,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio_rustls::rustls::sign::CertifiedKey;
 use watchdog_common::layout::{ENTRIES, ShapeTable};
 use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::SECOND;
@@ -30,6 +32,7 @@ pub use alerts::{
     Alert, Alertmanager, Destination as AlertDestination, ExecHook, Filter, Url, Webhook,
 };
 pub use exchange::{Exchange, Frame, Signature};
+pub use identity::IdentityFiles;
 pub use keys::KEYS;
 pub use trust::program as trusted_program;
 pub use walk::Problem;
@@ -106,6 +109,8 @@ pub struct Http {
     pub socket_mode: u32,
     /// The file with the token that is asked of whoever comes by the port; None: nothing is.
     pub token_file: Option<PathBuf>,
+    /// What the port shows to who comes by TLS, which it then speaks alone; None: it speaks none.
+    pub tls: Option<IdentityFiles>,
 }
 
 /// Where the Unix socket is.
@@ -126,6 +131,7 @@ impl Default for Http {
             // It tells no more than the port, which is open to every user of the node too.
             socket_mode: 0o666,
             token_file: None,
+            tls: None,
         }
     }
 }
@@ -142,6 +148,22 @@ impl Http {
         trust::secret(path)
             .map(|token| Some(Arc::from(token)))
             .map_err(|what| format!("http.token_file: {} {what}", path.display()))
+    }
+
+    /// Reads the certificate and its key.
+    ///
+    /// # Errors
+    /// One of the files cannot be used.
+    pub fn identity(&self) -> Result<Option<Arc<CertifiedKey>>, String> {
+        let Some(files) = &self.tls else {
+            return Ok(None);
+        };
+        files.load().map(Some).map_err(|wrong| {
+            let cert = wrong.cert.map(|what| format!("http.tls.cert: {what}"));
+            let key = wrong.key.map(|what| format!("http.tls.key: {what}"));
+            let both: Vec<String> = cert.into_iter().chain(key).collect();
+            both.join("\n")
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         existing::{self, Search},
         helper::Helper,
         look::Surroundings,
+        membership,
     },
     config::{Config, LeaseEntry, Scope},
     kernel::{Kernel, Missing, Options, Report, release, self_cost::Programs},
@@ -24,7 +25,7 @@ use crate::{
     netns::Netns,
     outbox::{Lost, Outbox},
     priority::{self, Granted},
-    recorder::{self, Recorder},
+    recorder::{self, Recorder, RecorderHandle},
     resident,
     rights::Loader,
     sinks::{
@@ -69,8 +70,8 @@ pub struct Daemon {
     pub scope: Scope,
     /// What a change of the configuration needs.
     pub reloads: Reloads,
-    /// Who records, if anyone does.
-    pub recorder: Option<Recorder>,
+    /// What is recorded, if anything is.
+    pub recording: Option<RecorderHandle>,
     /// All leases as they stand.
     pub board: Board,
 }
@@ -79,7 +80,7 @@ pub struct Daemon {
 pub struct Reloads {
     gate: Gate,
     netns: Option<Netns>,
-    recorder: Option<Recorder>,
+    recording: Option<RecorderHandle>,
 }
 
 impl Daemon {
@@ -134,14 +135,20 @@ impl Daemon {
                 .inspect_err(|error| tracing::warn!(%error, "causes are not looked for"))
                 .ok()
         });
+        if kernel.is_some() && membership::is_a_part() {
+            tracing::warn!(
+                "only what runs in this container is seen, since only its part of the cgroup v2 hierarchy \
+                 is mounted; mount the node's /sys/fs/cgroup (docs/deploy.md)"
+            );
+        }
         let slate = Slate::with_capacity(capacity);
-        let (live, board) = live::board(capacity);
+        let (live, board) = live::board(live::PATIENCE);
         let remembered = Remembered::load(&wishes.state_dir);
         if kernel.is_some() {
             memory::start(&wishes.state_dir, &slate);
         }
         let (executables, gate) = Executables::start(config.admission());
-        let recorder = record(config, wishes, capacity);
+        let (recorder, recording) = record(config, wishes, capacity).unzip();
         let tick = Tick {
             reads: report.has("reads"),
             kernel,
@@ -154,11 +161,13 @@ impl Daemon {
             sealed,
             remembered,
             live,
-            recorder: recorder.clone(),
+            recorder,
             slate,
             service: wishes.service.another(),
             control,
         };
+        // Loading has left much behind.
+        resident::give_back();
         let memory_locked = match resident::lock_memory() {
             Ok(()) => true,
             Err(error) => {
@@ -177,7 +186,8 @@ impl Daemon {
             Granted::RealTime => {}
             Granted::Nice => tracing::warn!(
                 "no real-time priority: nice -20 instead, and warnings are later on a node without \
-                 CPU left; give CAP_SYS_NICE or RLIMIT_RTPRIO of 3"
+                 CPU left; give CAP_SYS_NICE or RLIMIT_RTPRIO of 3, and where its cgroup has \
+                 cpu.rt_runtime_us, time there"
             ),
             Granted::Normal => tracing::warn!(
                 "neither real-time priority nor nice -20: warnings are late on a node without CPU \
@@ -196,9 +206,9 @@ impl Daemon {
             reloads: Reloads {
                 gate,
                 netns,
-                recorder: recorder.clone(),
+                recording: recording.clone(),
             },
-            recorder,
+            recording,
             board,
         })
     }
@@ -303,8 +313,8 @@ pub fn reload(
     if new.probe_cost != old.probe_cost {
         return Err("limits.probe_cost cannot change while running; restart the daemon".to_owned());
     }
-    if let Some(recorder) = &reloads.recorder {
-        recorder.reconfigured(new.entry_settings());
+    if let Some(recording) = &reloads.recording {
+        recording.reconfigured(new.entry_settings());
     }
     let done = Arc::new(AtomicBool::new(false));
     control.reload.push(tick::Reload {
@@ -332,7 +342,7 @@ fn search(config: &Config, ports: [u8; PORTS], netns: Option<u32>) -> Search {
 }
 
 /// Starts the recorder, if there is anything to record for.
-fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<Recorder> {
+fn record(config: &Config, wishes: &Wishes, capacity: usize) -> Option<(Recorder, RecorderHandle)> {
     let plan = recorder::Plan {
         dir: config
             .recorder

@@ -32,6 +32,8 @@ pub mod resident;
 pub mod rights;
 pub mod run;
 pub mod sinks;
+pub mod surge;
 pub mod test_alert;
 pub mod tick;
 pub mod top;
+pub mod trusted;

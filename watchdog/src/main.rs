@@ -24,6 +24,7 @@ use watchdog::outbox::{Lost, outbox};
 use watchdog::priority;
 use watchdog::probes;
 use watchdog::reference;
+use watchdog::resident;
 use watchdog::rights::Loader;
 use watchdog::run::{Inputs, prepare, serve};
 use watchdog::sinks::stream::Destination;
@@ -110,6 +111,7 @@ fn test_alert(args: &TestAlertArgs, verbose: u8) -> Result<(), Failure> {
 }
 
 fn run(args: &RunArgs, verbose: u8) -> Result<(), Failure> {
+    resident::return_what_is_large();
     let config = Config::load(args.config.as_deref())?;
     // Before any other thread: those then never have the rights to load.
     let loader = Loader::start()
@@ -194,7 +196,7 @@ async fn daemon(
     let started = daemon.describe(prepared.http_address());
     let reloads = daemon.reloads;
     wishes.service.ready();
-    let recorder = daemon.recorder.clone();
+    let recording = daemon.recording.clone();
     let ended = serve(Inputs {
         started,
         config,
@@ -215,8 +217,8 @@ async fn daemon(
     })
     .await;
     wishes.service.stopping();
-    if let Some(recorder) = recorder
-        && !recorder.finish(RECORDERS_LAST)
+    if let Some(recording) = recording
+        && !recording.finish(RECORDERS_LAST)
     {
         tracing::warn!("the recorder's disk hangs: its last minutes are lost");
     }

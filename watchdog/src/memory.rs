@@ -12,16 +12,14 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use watchdog_model::{
-    Mono,
-    leases::{
-        book::Book,
-        note::LeaseId,
-        observation::{self, Role, TimeoutSource},
-    },
+use watchdog_model::leases::{
+    book::Book,
+    note::LeaseId,
+    observation::{self, Role, TimeoutSource},
 };
 
 use crate::tick::flows::{Flow, FlowTable};
@@ -52,10 +50,26 @@ enum Source {
     Handshake,
 }
 
+impl Record {
+    /// Whether it says no more than this one. A cadence is learned anew with every keepalive, and never
+    /// quite the same: that alone is no reason to write a file.
+    fn is_as_good_as(&self, other: &Self) -> bool {
+        let strayed = self.cadence_ns.abs_diff(other.cadence_ns);
+        let known = (self.cadence_ns == 0) == (other.cadence_ns == 0);
+        let close = known && strayed <= other.cadence_ns / CADENCE_STRAYS;
+        close
+            && *self
+                == Self {
+                    cadence_ns: self.cadence_ns,
+                    ..other.clone()
+                }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct Kept<Flows = Vec<Record>> {
     boot_id: String,
-    flows: Vec<Record>,
+    flows: Flows,
 }
 
 /// What an earlier run knew.
@@ -128,21 +142,30 @@ impl Remembered {
 
 /// Where the tick leaves what is to be kept.
 #[derive(Clone, Debug, Default)]
-pub struct Slate(Arc<Mutex<Vec<Record>>>);
+pub struct Slate(Arc<Mutex<Left>>);
+
+#[derive(Debug, Default)]
+struct Left {
+    records: Vec<Record>,
+    /// Whether the writer has not looked at them yet.
+    is_new: bool,
+}
 
 impl Slate {
     /// Leaves the state of all flows; does nothing if the writer is at it just now.
-    pub fn leave(&self, flows: &FlowTable, book: &Book, now: Mono) {
-        let Ok(mut records) = self.0.try_lock() else {
+    pub fn leave(&self, flows: &FlowTable, book: &Book) {
+        let Ok(mut left) = self.0.try_lock() else {
             return;
         };
+        left.is_new = true;
+        let records = &mut left.records;
         records.clear();
         for flow in flows.iter() {
             let seen = &flow.observation;
             if seen.closed.is_some() {
                 continue;
             }
-            let Some(lease) = book.carried(seen.key, now) else {
+            let Some(lease) = book.carried(seen.key) else {
                 continue;
             };
             records.push(Record {
@@ -150,12 +173,12 @@ impl Slate {
                 holder: seen.role == Role::Holder,
                 local: seen.endpoints.local,
                 peer: seen.endpoints.peer,
-                session: match lease.subject.id {
+                session: match lease.id {
                     LeaseId::Session(id) => id,
                     LeaseId::Flow { .. } => 0,
                 },
-                timeout_ns: lease.subject.timeout_ns.unwrap_or(0),
-                timeout_source: match lease.subject.timeout_source {
+                timeout_ns: lease.timeout_ns.unwrap_or(0),
+                timeout_source: match lease.timeout_source {
                     TimeoutSource::Inferred => Source::Inferred,
                     TimeoutSource::Config => Source::Config,
                     TimeoutSource::Handshake => Source::Handshake,
@@ -168,21 +191,43 @@ impl Slate {
     /// Room for as many flows as can be, so that the tick never allocates.
     #[must_use]
     pub fn with_capacity(flows: usize) -> Self {
-        Self(Arc::new(Mutex::new(Vec::with_capacity(flows))))
+        Self(Arc::new(Mutex::new(Left {
+            records: Vec::with_capacity(flows),
+            is_new: false,
+        })))
     }
 
-    fn take(&self) -> Vec<Record> {
+    /// Copies what was left into `into`, unless it says nothing new. Whether it does.
+    fn take(&self, into: &mut Vec<Record>) -> bool {
         // A poisoned lock only means that the tick died while it wrote; what is there is whole
         // records.
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        let left = self.0.lock();
+        let mut left = left.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !std::mem::take(&mut left.is_new) {
+            return false;
+        }
+        let says_nothing_new = left.records.len() == into.len()
+            && left
+                .records
+                .iter()
+                .zip(&*into)
+                .all(|(new, old)| new.is_as_good_as(old));
+        if says_nothing_new {
+            return false;
+        }
+        into.clone_from(&left.records);
+        true
     }
 }
 
-/// How often the writer looks for changes: what a kill loses at most.
-const WRITE_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+/// How often the writer looks for changes: what a kill loses, with few flows.
+const WRITE_EVERY: Duration = Duration::from_millis(200);
+/// With many a file takes milliseconds: the next one then waits for so many times as long, which is two
+/// percent of a core.
+const REST: u32 = 50;
+/// A cadence is as good as another that differs by no more than this part of it. What is late is judged
+/// by margins of a twelfth of the timeout and more.
+const CADENCE_STRAYS: u64 = 16;
 
 /// Claims the directory for as long as the file is held; whatever ends the process gives it free. None: there is
 /// no such directory, or it cannot be locked, and nothing will be kept there.
@@ -228,9 +273,13 @@ pub fn start(dir: &Path, slate: &Slate) {
         .name("memory".into())
         .stack_size(128 * 1024)
         .spawn(move || {
+            let mut rest = WRITE_EVERY;
             loop {
-                std::thread::park_timeout(WRITE_EVERY);
+                std::thread::park_timeout(rest);
+                let begun = crate::tick::clock();
                 writer.write();
+                let took = Duration::from_nanos(crate::tick::clock().since(begun));
+                rest = WRITE_EVERY.max(took * REST);
             }
         });
     if let Err(error) = spawned {
@@ -242,7 +291,9 @@ pub fn start(dir: &Path, slate: &Slate) {
 pub struct Writer {
     slate: Slate,
     path: PathBuf,
-    written: Vec<Record>,
+    /// What is in the file, or is to be.
+    records: Vec<Record>,
+    is_written: bool,
     failed: bool,
 }
 
@@ -256,20 +307,23 @@ impl Writer {
         Ok(Self {
             slate,
             path: dir.join(FILE),
-            written: Vec::new(),
+            records: Vec::new(),
+            is_written: true,
             failed: false,
         })
     }
 
     /// Writes what has changed. An error is logged once and tried again next time.
     pub fn write(&mut self) {
-        let records = self.slate.take();
-        if records == self.written {
+        if self.slate.take(&mut self.records) {
+            self.is_written = false;
+        }
+        if self.is_written {
             return;
         }
-        match self.replace(&records) {
+        match self.replace() {
             Ok(()) => {
-                self.written = records;
+                self.is_written = true;
                 self.failed = false;
             }
             Err(error) if !self.failed => {
@@ -283,13 +337,16 @@ impl Writer {
         }
     }
 
-    fn replace(&self, records: &[Record]) -> io::Result<()> {
+    fn replace(&self) -> io::Result<()> {
         let beside = self.path.with_extension("json.new");
         let kept = Kept {
             boot_id: boot_id(),
-            flows: records.to_vec(),
+            flows: &self.records,
         };
-        fs::write(&beside, serde_json::to_vec(&kept)?)?;
+        // Piece by piece: in one it would be megabytes.
+        let mut file = io::BufWriter::with_capacity(64 * 1024, fs::File::create(&beside)?);
+        serde_json::to_writer(&mut file, &kept)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?;
         fs::rename(&beside, &self.path)
     }
 }

@@ -11,14 +11,17 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::io::unix::AsyncFd;
 use watchdog_model::leases::note::Note;
 use watchdog_model::time::Mono;
 
+use crate::surge;
+
 /// Messages that may wait. A tick that finds ten thousand leases late at both their ends fits, with
-/// what follows at once. The memory is had when it is first used, so a calm node never pays for it.
+/// what follows at once.
 pub const CAPACITY: usize = 32_768;
+/// As many as a calm node has in a few ticks.
+const CALM: usize = 512;
 /// Messages taken out at a time: what they mean together is settled once a batch.
 const BATCH: usize = 4_096;
 
@@ -138,13 +141,13 @@ struct Shared {
 
 /// The tick's end.
 pub struct Outbox {
-    queue: Producer<Stamped>,
+    queue: surge::Sender<Stamped>,
     shared: Arc<Shared>,
 }
 
 /// The sinks' end.
 pub struct Inbox {
-    queue: Consumer<Stamped>,
+    queue: surge::Receiver<Stamped>,
     shared: Arc<Shared>,
     wake: AsyncFd<File>,
 }
@@ -167,7 +170,7 @@ pub fn outbox() -> io::Result<(Outbox, Inbox)> {
     // SAFETY: a `File` owns its descriptor and names the same one for as long as it lives; it
     // lives in the `AsyncFd`.
     let wake = unsafe { AsyncFd::register(wake) }.map_err(io::Error::from)?;
-    let (sending, receiving) = RingBuffer::new(CAPACITY);
+    let (sending, receiving) = surge::queue(CALM, CAPACITY - CALM);
     let inbox = Inbox {
         queue: receiving,
         shared: Arc::clone(&shared),
@@ -184,7 +187,7 @@ impl Outbox {
     /// Hands a message over, or counts it as lost when [`CAPACITY`] messages wait already.
     pub fn send(&mut self, stamped: Stamped) {
         let shared = &*self.shared;
-        if self.queue.push(stamped).is_err() {
+        if !self.queue.send(stamped) {
             // Stamp first: whoever sees the count must find the stamp.
             let _already_set = shared.dropped_since.compare_exchange(
                 0,
@@ -226,7 +229,7 @@ impl Inbox {
         self.shared.signalled.swap(false, Ordering::AcqRel);
         // Bounded, so that a sender without pause cannot keep us here.
         while into.len() - before < BATCH {
-            let Ok(stamped) = self.queue.pop() else {
+            let Some(stamped) = self.queue.take() else {
                 break;
             };
             into.push(stamped);

@@ -178,7 +178,8 @@ fn told(answer: libc::c_long) -> io::Result<()> {
 }
 
 /// CPU time of the calling thread, ns.
-fn cpu_ns() -> u64 {
+#[must_use]
+pub fn cpu_ns() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

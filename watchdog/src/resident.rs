@@ -5,6 +5,30 @@
 
 use std::io;
 
+/// Has the allocator return what is large as soon as it is free. Left alone it learns from the first large
+/// thing that is freed, the kernel's types while programs are loaded, to keep all that is smaller.
+pub fn return_what_is_large() {
+    /// Its own first value; once set it stays (mallopt(3)).
+    #[cfg(target_env = "gnu")]
+    const LARGE_BYTES: libc::c_int = 128 * 1024;
+    // SAFETY: two numbers; no other thread allocates yet that would mind.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BYTES);
+    }
+}
+
+/// Gives free memory of all threads' heaps back. To be called before [`lock_memory`]: the kernel takes
+/// nothing back from the middle of a locked heap.
+pub fn give_back() {
+    // SAFETY: a number; heaps are locked while they are trimmed.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// Locks the process's memory, present and future, each page when it is first touched
 /// (MCL_ONFAULT: what is never touched costs nothing).
 ///

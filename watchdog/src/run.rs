@@ -18,10 +18,12 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::sign::CertifiedKey;
 use watchdog_model::time::Mono;
 
 use crate::collect::places::Places;
-use crate::config::{ApiSocket, Config};
+use crate::config::{ApiSocket, Config, Http};
 use crate::failure::Failure;
 use crate::limits::{self, Meter};
 use crate::live::Board;
@@ -30,14 +32,16 @@ use crate::mute;
 use crate::outbox::{Inbox, Lost, Stamped};
 use crate::priority::Pace;
 use crate::sinks::alerts::Alerts;
+use crate::sinks::allowance::Allowance;
 use crate::sinks::api::ledger::{Feed, Ledger};
 use crate::sinks::api::mutes::{self, Desk, Wish};
 use crate::sinks::api::{MAX_STREAMS, Sources};
 use crate::sinks::dispatch::Dispatch;
 use crate::sinks::events::{Renderer, Started};
-use crate::sinks::http::{self, Bound, BoundSocket};
+use crate::sinks::http::{self, Bound, BoundSocket, Doors};
 use crate::sinks::metrics::Metrics;
 use crate::sinks::stream::{Destination, Stream};
+use crate::sinks::tls::Identity;
 
 /// Name of the socket in the state directory.
 pub const SOCKET_FILE: &str = "api.sock";
@@ -60,6 +64,8 @@ pub struct Prepared {
     alerts: Alerts,
     signals: Signals,
     token: Option<Arc<str>>,
+    /// Whom the port says to be, and what greets with it; None: TLS is not spoken there.
+    tls: Option<(Identity, TlsAcceptor)>,
     mutes_file: PathBuf,
 }
 
@@ -84,6 +90,14 @@ pub fn prepare(
         .map_err(|error| Failure::Running(format!("metrics cannot be made: {error}")))?;
     let metrics = Arc::new(metrics);
     let token = config.http.token().map_err(Failure::Usage)?;
+    let tls = match config.http.identity().map_err(Failure::Usage)? {
+        None => None,
+        Some(shown) => {
+            let identity = Identity::new(shown);
+            let acceptor = identity.acceptor().map_err(Failure::Running)?;
+            Some((identity, acceptor))
+        }
+    };
     let http = http::bind(config.http_listen)
         .map_err(Failure::Running)?
         .and(bind_socket(config, state_dir)?);
@@ -106,6 +120,7 @@ pub fn prepare(
         alerts,
         signals,
         token,
+        tls,
         mutes_file,
     })
 }
@@ -183,11 +198,20 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         alerts,
         mut signals,
         token,
+        tls,
         mutes_file,
     } = prepared;
     let (desk, mut wishes) = Desk::new();
-    tracing::info!("metrics and health on http://{}", http.address());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("metrics and health on {scheme}://{}", http.address());
+    let (identity, acceptor) = tls.unzip();
+    let doors = Doors {
+        tls: acceptor,
+        port: Allowance::new(config.limits.cpu, clock),
+        socket: Allowance::new(config.limits.cpu, clock),
+    };
     let ledger = Ledger::default();
+    served_on.spawn(board.clone().keep_tidy());
     let sources = Sources {
         metrics: Arc::clone(&metrics),
         last_tick,
@@ -200,9 +224,10 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
         streams: Arc::new(tokio::sync::Semaphore::new(MAX_STREAMS)),
         desk,
     };
-    let mut server = served_on.spawn(http::serve(http, sources));
+    let mut server = served_on.spawn(http::serve(http, sources, doors.clone()));
     let mut places = Places::start().map_err(|error| no_thread(&error))?;
-    let renderer = Renderer::new(config.entry_names()).looking_up(move |pid| places.of(pid));
+    let renderer =
+        Renderer::new(config.entry_names()).looking_up(move |pid| places.of(pid, clock()));
     let feed = Feed::start(ledger).map_err(|error| no_thread(&error))?;
     let mut dispatch = Dispatch::new(renderer, Arc::clone(&metrics), stream, alerts, feed);
     // Not before: loading the programs takes a second of computing.
@@ -229,7 +254,7 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
             () = next(&mut signals.hangup) => {
                 let file = config_file.clone();
                 // On a thread of its own: the file may lie on the frozen disk.
-                let read = served_on.spawn_blocking(move || Config::load(file.as_deref()));
+                let read = served_on.spawn_blocking(move || read_again(file.as_deref()));
                 let read = tokio::time::timeout(Duration::from_secs(10), read);
                 // Whoever rotates the event file sends the same signal, whatever becomes of the
                 // configuration.
@@ -238,14 +263,19 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
                 // to stop.
                 tokio::select! {
                     read = read => match read {
-                        Ok(Ok(Ok(new))) => {
-                            if let Err(why) = adopt(&mut config, new, &mut reload, &mut dispatch, clock()) {
-                                tracing::error!("reload refused, the old configuration stays: {why}");
+                        Ok(Ok(Ok((new, shown)))) => {
+                            match adopt(&mut config, new, &mut reload, &mut dispatch, clock()) {
+                                Ok(()) => if let (Some(identity), Some(shown)) = (&identity, shown) {
+                                    identity.exchange(shown);
+                                },
+                                Err(why) => tracing::error!(
+                                    "reload refused, the old configuration stays: {why}"
+                                ),
                             }
                         }
                         Ok(Ok(Err(errors))) => {
                             tracing::error!("reload refused, the old configuration stays:");
-                            for line in errors.to_string().lines() {
+                            for line in errors.lines() {
                                 tracing::error!("{line}");
                             }
                         }
@@ -265,6 +295,8 @@ pub async fn serve(inputs: Inputs) -> Result<(), Failure> {
             _ = look.tick() => {
                 dispatch.pass(clock());
                 meter.set_limits(config.limits);
+                doors.port.set_limit(config.limits.cpu);
+                doors.socket.set_limit(config.limits.cpu);
                 let exceeded = match limits::used() {
                     Ok(used) => meter.look(used, clock()),
                     Err(error) => {
@@ -376,6 +408,13 @@ fn in_force(dispatch: &Dispatch) -> Vec<(String, Mono)> {
         .collect()
 }
 
+/// The configuration, and what the port is to show: new files may have come in the places of the old.
+fn read_again(file: Option<&Path>) -> Result<(Config, Option<Arc<CertifiedKey>>), String> {
+    let config = Config::load(file).map_err(|errors| errors.to_string())?;
+    let shown = config.http.identity()?;
+    Ok((config, shown))
+}
+
 /// Puts a new configuration in force, or says why not.
 fn adopt(
     config: &mut Config,
@@ -390,10 +429,16 @@ fn adopt(
             config.http_listen, new.http_listen
         ));
     }
-    if new.http != config.http {
+    let lasting = |http: &Http| Http {
+        tls: None,
+        ..http.clone()
+    };
+    if lasting(&new.http) != lasting(&config.http)
+        || new.http.tls.is_some() != config.http.tls.is_some()
+    {
         return Err(
-            "http.socket, http.socket_mode and http.token_file cannot change while running; \
-             restart the daemon"
+            "http.socket, http.socket_mode, http.token_file and whether there is http.tls cannot \
+             change while running; restart the daemon"
                 .to_owned(),
         );
     }
@@ -467,7 +512,7 @@ mod tests {
             inbox,
             started: Started::default(),
             last_tick: Arc::default(),
-            board: crate::live::board(1).1,
+            board: crate::live::board(Duration::ZERO).1,
             stop: Arc::default(),
             tick_ended,
             served_on: tokio::runtime::Handle::current(),

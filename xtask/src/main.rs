@@ -19,6 +19,7 @@ mod starved;
 mod stopwatch;
 mod suite;
 mod tally;
+mod targets;
 mod toolchain;
 mod vm;
 

@@ -45,12 +45,15 @@ const TEST_SOFTWARE: &[Package] = &[
     // What reads the metrics and takes the alerts.
     Package::any("prometheus"),
     // Certificates for the stories of https.
+    Package::any("curl"),
     Package::any("openssl"),
     Package::any("prometheus-alertmanager"),
     // What judges the package, and makes a Debian to install it into.
     Package::any("lintian"),
     Package::any("systemd"),
     Package::any("debootstrap"),
+    Package::any("systemd-container"),
+    Package::any("runc"),
     // What looks at the status page, and at the terminal view.
     Package::any("chromium"),
     Package::any("tmux"),

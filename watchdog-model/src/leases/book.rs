@@ -17,22 +17,26 @@
 
 mod deadlines;
 mod identity;
+mod index;
 mod judge;
 mod lease;
+mod verdicts;
 mod wants;
 
 use std::collections::HashMap;
 
 use self::deadlines::Deadlines;
+use self::index::SlotIndex;
 use self::lease::Lease;
+use self::verdicts::Verdicts;
 use self::wants::Wants;
 pub use self::wants::{TIDS, Want};
 use super::cadence::SharedCadences;
 use super::facts::Gap;
 use super::note::{Condition, GoneReason, LeaseHandle, LeaseId, Note, Stage, Subject};
-use super::observation::{Endpoints, FlowKey, FlowObservation, Role, Sight};
+use super::observation::{Endpoints, FlowKey, FlowObservation, Role, Sight, TimeoutSource};
 use super::settings::EntrySettings;
-use crate::causes::Verdict;
+use crate::causes::Cause;
 use crate::time::Mono;
 
 type LeaseKey = (u16, LeaseId, Role);
@@ -54,9 +58,10 @@ pub struct Book {
     free: Vec<u32>,
     capacity: usize,
     deadlines: Deadlines,
-    by_key: HashMap<LeaseKey, u32>,
+    by_key: SlotIndex<LeaseKey>,
     by_flow: HashMap<FlowKey, FlowUse>,
-    by_ends: HashMap<(Role, Endpoints), u32>,
+    by_ends: SlotIndex<(Role, Endpoints)>,
+    verdicts: Verdicts,
     shared: SharedCadences,
     gap: Option<Gap>,
     next_handle: u64,
@@ -81,8 +86,8 @@ pub struct LeaseView {
     pub condition: Condition,
     /// Since when.
     pub since: Mono,
-    /// Cause and evidence, as last said; unknown while healthy.
-    pub verdict: Verdict,
+    /// The cause, as last said; unknown while healthy.
+    pub cause: Cause,
     /// The earliest moment at which the grantor may expire it, if known.
     pub floor: Option<Mono>,
     /// floor − now, ns.
@@ -101,6 +106,36 @@ pub struct LeaseView {
     pub synchronised: bool,
 }
 
+/// What the figures need of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseBrief {
+    /// Config entry.
+    pub entry: u16,
+    /// Which end this node is.
+    pub role: Role,
+    /// How far it is from lapsing, as last said.
+    pub stage: Stage,
+    /// Timeout in ns; None: not known.
+    pub timeout_ns: Option<u64>,
+    /// Where the timeout is known from.
+    pub timeout_source: TimeoutSource,
+    /// floor − now, ns; None: not known.
+    pub remaining_ns: Option<i64>,
+}
+
+/// What is known of the lease that a flow carries, whatever the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Its name.
+    pub id: LeaseId,
+    /// Timeout in ns; None: not known.
+    pub timeout_ns: Option<u64>,
+    /// Where the timeout is known from.
+    pub timeout_source: TimeoutSource,
+    /// The cadence that its own keepalives taught, ns; None: not known.
+    pub learned_cadence_ns: Option<u64>,
+}
+
 impl Book {
     /// An empty book with all its room for `capacity` leases.
     #[must_use]
@@ -116,10 +151,11 @@ impl Book {
             free: Vec::with_capacity(capacity),
             capacity,
             deadlines: Deadlines::new(capacity),
-            by_key: HashMap::with_capacity(map_room),
+            by_key: SlotIndex::new(map_room, Lease::key),
             // A flow stays in the map until its slot is used again, so there may be more of them.
             by_flow: HashMap::with_capacity(2 * map_room),
-            by_ends: HashMap::with_capacity(map_room),
+            by_ends: SlotIndex::new(map_room, Lease::ends),
+            verdicts: Verdicts::new(capacity),
             shared: SharedCadences::new(),
             gap: None,
             next_handle: 1,
@@ -222,6 +258,19 @@ impl Book {
         }
     }
 
+    /// Names the flows that [`Book::advance`] will judge by: those of leases that are due, and of their
+    /// other ends. What these show must be known by then; of all others it may be known a little later.
+    pub fn due(&self, now: Mono, name: &mut dyn FnMut(FlowKey)) {
+        self.deadlines.due(now, &mut |slot| {
+            for slot in [Some(slot), self.other_end(slot)].into_iter().flatten() {
+                let lease = self.slots[slot as usize].as_ref();
+                if let Some(flow) = lease.and_then(|lease| lease.flow) {
+                    name(flow);
+                }
+            }
+        });
+    }
+
     /// When [`Book::advance`] would next say or do something if nothing is observed until then.
     #[must_use]
     pub fn next_change(&self) -> Option<Mono> {
@@ -255,7 +304,22 @@ impl Book {
         self.gap = Some(gap);
     }
 
-    /// All leases as they stand. For metrics, the API, and what is kept over a restart.
+    /// What the figures need of every lease: a pass over many thousand, several times a second.
+    pub fn briefs(&self, now: Mono) -> impl Iterator<Item = LeaseBrief> + '_ {
+        self.slots.iter().flatten().map(move |lease| LeaseBrief {
+            entry: lease.entry,
+            role: lease.role,
+            stage: lease.stage,
+            timeout_ns: lease.facts.timeout.map(|timeout| timeout.ns),
+            timeout_source: lease.timeout_source(),
+            remaining_ns: lease
+                .facts
+                .floor()
+                .map(|floor| judge::signed_span(floor, now)),
+        })
+    }
+
+    /// All leases as they stand. For the API, which is seldom asked.
     pub fn leases(&self, now: Mono) -> impl Iterator<Item = LeaseView> + '_ {
         self.slots
             .iter()
@@ -275,12 +339,17 @@ impl Book {
 
     /// The lease that a flow carries.
     #[must_use]
-    pub fn carried(&self, flow: FlowKey, now: Mono) -> Option<LeaseView> {
+    pub fn carried(&self, flow: FlowKey) -> Option<Carried> {
         let Some(FlowUse::Carries(slot)) = self.by_flow.get(&flow) else {
             return None;
         };
         let lease = self.slots[*slot as usize].as_ref()?;
-        Some(self.view(lease, now))
+        Some(Carried {
+            id: lease.id,
+            timeout_ns: lease.facts.timeout.map(|timeout| timeout.ns),
+            timeout_source: lease.timeout_source(),
+            learned_cadence_ns: lease.cadence.known(),
+        })
     }
 
     /// How many leases are followed.
@@ -322,10 +391,10 @@ impl Book {
             stage: lease.stage,
             condition: lease.condition,
             since: lease.since,
-            verdict: if healthy {
-                Verdict::UNKNOWN
+            cause: if healthy {
+                Cause::Unknown
             } else {
-                lease.verdict
+                self.verdicts.of(lease).cause
             },
             floor,
             remaining_ns: floor.map(|floor| judge::signed_span(floor, now)),

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use super::proc;
+use super::{membership, proc};
 
 /// Threads of a process whose names are looked at.
 const THREADS: usize = 1_024;
@@ -32,8 +32,7 @@ impl Shown {
     /// What a process shows now; nothing if it is gone.
     #[must_use]
     pub fn of(pid: u32) -> Self {
-        let text = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let cgroups = String::from_utf8_lossy(&text)
+        let cgroups = membership::of(pid)
             .lines()
             .filter_map(|line| Some(line.splitn(3, ':').nth(2)?.to_owned()))
             .collect();

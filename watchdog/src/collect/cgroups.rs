@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::membership;
+
 /// Where the hierarchies are mounted.
 #[derive(Clone, Debug, Default)]
 pub struct Mounts {
-    /// By controller; version 2 under the empty name.
-    by_controller: HashMap<String, PathBuf>,
+    /// By controller; version 2 under the empty name. With it, how far above this process's own cgroup
+    /// namespace it begins.
+    by_controller: HashMap<String, (PathBuf, usize)>,
 }
 
 /// The controllers that are looked at.
@@ -35,24 +38,27 @@ impl Mounts {
             let (Some(root), Some(at)) = (place.next(), place.next()) else {
                 continue;
             };
-            if root != "/" {
+            let Some(up) = membership::steps_up(root) else {
                 continue;
-            }
+            };
             if kind == "cgroup2" {
-                mounts.add("", at);
+                mounts.add("", at, up);
             } else if kind == "cgroup" {
                 for option in options.split(',').filter(|name| CONTROLLERS.contains(name)) {
-                    mounts.add(option, at);
+                    mounts.add(option, at, up);
                 }
             }
         }
         mounts
     }
 
-    fn add(&mut self, controller: &str, at: &str) {
-        self.by_controller
-            .entry(controller.to_owned())
-            .or_insert_with(|| PathBuf::from(at));
+    /// The highest counts, and of equals the first.
+    fn add(&mut self, controller: &str, at: &str, up: usize) {
+        let known = self.by_controller.get(controller);
+        if known.is_none_or(|(_, height)| *height < up) {
+            let place = (PathBuf::from(at), up);
+            self.by_controller.insert(controller.to_owned(), place);
+        }
     }
 }
 
@@ -86,7 +92,7 @@ impl Groups {
     /// The groups that a process is in now.
     #[must_use]
     pub fn of(pid: u32, mounts: &Mounts) -> Self {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let text = membership::of(pid);
         let mut groups = Self::default();
         for line in text.lines() {
             let mut parts = line.splitn(3, ':').skip(1);
@@ -94,7 +100,7 @@ impl Groups {
                 continue;
             };
             for controller in controllers.split(',') {
-                let Some(mount) = mounts.by_controller.get(controller) else {
+                let Some((mount, _)) = mounts.by_controller.get(controller) else {
                     continue;
                 };
                 let place = mount.join(path.trim_start_matches('/'));

@@ -8,6 +8,7 @@ pub mod executables;
 pub mod existing;
 pub mod helper;
 pub mod look;
+pub mod membership;
 pub mod place;
 pub mod places;
 pub mod probe_cost;

@@ -19,6 +19,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::membership;
+
 /// Where the kubelet keeps a folder for each pod (--pod-log-dir's default).
 const POD_LOGS: &str = "/var/log/pods";
 
@@ -41,8 +43,7 @@ impl Place {
     /// Looks at a process.
     #[must_use]
     pub fn of(pid: u32) -> Self {
-        let text = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = membership::of(pid);
         let mut place = Self {
             cgroup: cgroup_in(&text),
             ..Self::default()

@@ -246,6 +246,17 @@ pub const KEYS: &[Key] = &[
         "path",
         "a file with the token to be shown at the port",
     ),
+    key("http.tls", "group", "https at the port; absent: http"),
+    key(
+        "http.tls.cert",
+        "path",
+        "its certificate and those up to the authority, PEM",
+    ),
+    key(
+        "http.tls.key",
+        "path",
+        "the certificate's key, PEM; not readable by everybody",
+    ),
     key("recorder", "group", "flight recorder; absent: none"),
     key("recorder.dir", "path", "where incidents are written"),
     key("recorder.keep", "size", "how much may lie there"),

@@ -11,8 +11,8 @@ use crate::netns::Netns;
 use super::tree::Value;
 use super::walk::{Group, Place, flag, one_of, text};
 use super::{
-    ApiSocket, Config, KEEP_BYTES, LeaseEntry, MAX_LEASES, MIN_KEEP_BYTES, Protocol, Recorder,
-    Roles, Stages, alerts, exchange, trust, units,
+    ApiSocket, Config, IdentityFiles, KEEP_BYTES, LeaseEntry, MAX_LEASES, MIN_KEEP_BYTES, Protocol,
+    Recorder, Roles, Stages, alerts, exchange, trust, units,
 };
 
 /// Reads the top of the tree into the defaults.
@@ -50,6 +50,7 @@ pub fn config(top: &Place<'_>) -> Config {
             config.http.socket_mode = mode;
         }
         config.http.token_file = http.read("token_file", token_file);
+        config.http.tls = http.get("tls").and_then(identity);
     }
     if let Some(place) = keys.get("recorder") {
         config.recorder = recorder(place);
@@ -146,6 +147,39 @@ fn token_file(value: &Value) -> Result<std::path::PathBuf, String> {
     let path = std::path::PathBuf::from(text(value)?);
     trust::secret(&path)?;
     Ok(path)
+}
+
+/// The files are read here, so that whatever is wrong with them is found with the other mistakes.
+fn identity(place: &Place<'_>) -> Option<IdentityFiles> {
+    let keys = place.group()?;
+    let [cert, key] = ["cert", "key"].map(|name| {
+        let example = format!("name one, like \"{name}: /etc/lease-watchdog/{name}.pem\"");
+        let place = keys.required(name, &example)?;
+        Some((place, place.read(pem_file)?))
+    });
+    let ((cert_place, cert), (key_place, key)) = (cert?, key?);
+    let files = IdentityFiles { cert, key };
+    if let Err(wrong) = files.load() {
+        for (place, what) in [(cert_place, wrong.cert), (key_place, wrong.key)] {
+            if let Some(what) = what {
+                place.complain(what);
+            }
+        }
+    }
+    Some(files)
+}
+
+fn pem_file(value: &Value) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text(value)?);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "{:?} is not an absolute path; write \"/etc/lease-watchdog/{}\"",
+            path.display().to_string(),
+            path.display()
+        ))
+    }
 }
 
 fn address(value: &Value) -> Result<SocketAddr, String> {

@@ -2,8 +2,11 @@
 //!
 //! In: a path. Out: an open file or a verdict with its mend. Never: a change of anything.
 
+use std::ffi::CString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -31,12 +34,13 @@ fn owned_and_closed(path: &Path, meta: &Metadata) -> Result<(), String> {
 }
 
 /// Refuses what stands in a directory in which others could put something else in its place. In a
-/// directory with the sticky bit (/tmp) they cannot.
+/// directory with the sticky bit (/tmp) they cannot, nor in one that is mounted read-only: Kubernetes
+/// gives everybody the right to write in a configuration's directory, and mounts it so.
 fn reached_safely(path: &Path) -> Result<(), String> {
     let whole = std::fs::canonicalize(path).map_err(|error| reason(&error))?;
     for directory in whole.ancestors().skip(1) {
         let meta = std::fs::metadata(directory).map_err(|error| reason(&error))?;
-        if meta.mode() & 0o002 != 0 && meta.mode() & 0o1000 == 0 {
+        if meta.mode() & 0o002 != 0 && meta.mode() & 0o1000 == 0 && !mounted_read_only(directory) {
             return Err(format!(
                 "may be exchanged by others, who may write in {shown}; run: chmod o-w {shown}",
                 shown = directory.display()
@@ -44,6 +48,20 @@ fn reached_safely(path: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn mounted_read_only(directory: &Path) -> bool {
+    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else {
+        return false;
+    };
+    let mut about = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` ends with a zero, and `about` is a place for what is written.
+    if unsafe { libc::statvfs(path.as_ptr(), about.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: the call has succeeded, so it is written.
+    let about = unsafe { about.assume_init() };
+    about.f_flag & libc::ST_RDONLY != 0
 }
 
 fn reason(error: &io::Error) -> String {
@@ -107,8 +125,8 @@ const MAX_SECRET_BYTES: u64 = 4096;
 /// Characters below which a token can be guessed.
 const MIN_SECRET: usize = 16;
 
-/// Reads a token: one line of visible characters, in a file that nobody else may read.
-pub fn secret(path: &Path) -> Result<String, String> {
+/// Opens a file that holds a secret: also refuses what everybody may read.
+pub fn kept_to_few(path: &Path) -> Result<File, String> {
     let file = config(path)?;
     let meta = file.metadata().map_err(|error| reason(&error))?;
     if meta.mode() & 0o007 != 0 {
@@ -117,6 +135,12 @@ pub fn secret(path: &Path) -> Result<String, String> {
             path.display()
         ));
     }
+    Ok(file)
+}
+
+/// Reads a token: one line of visible characters, in a file that nobody else may read.
+pub fn secret(path: &Path) -> Result<String, String> {
+    let file = kept_to_few(path)?;
     let mut text = String::new();
     file.take(MAX_SECRET_BYTES)
         .read_to_string(&mut text)

@@ -273,6 +273,16 @@ fn known(name: &str, protocol: Protocol, group: &Group, text: &mut String) {
                  all have it"
             );
         }
+        (Protocol::Zookeeper, []) => {
+            if let Some(cadence) = group.cadence_ns() {
+                let _infallible = writeln!(
+                    text,
+                    "    # timeout: {}   # a guess, since no handshake was seen: clients renew three times in \
+                     it. Without it nothing goes beyond at_risk for sessions older than the daemon",
+                    seconds((3 * cadence).div_ceil(1000 * MS) * 1000 * MS)
+                );
+            }
+        }
         (_, []) if protocol == Protocol::Consul => {
             text.push_str(
                 "    # timeout: 15s   # the session's TTL, which is not on the wire; without it nothing \

@@ -16,6 +16,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::KernelArgs;
+use crate::collect::membership;
 use crate::kernel::trial::{self, Trial, Tried};
 use crate::kernel::{Missing, Options};
 
@@ -173,6 +174,12 @@ fn rows(trial: &Trial, btf: &std::path::Path) -> Vec<Check> {
             Err(missing) => Check::missing("kernel types (BTF)", missing),
         },
         match &trial.cgroup {
+            Ok(()) if membership::is_a_part() => Check::new(
+                "cgroup v2 root",
+                State::Less,
+                "a container's own: only what runs in it is seen",
+            )
+            .mend("give it the node's: -v /sys/fs/cgroup:/sys/fs/cgroup:ro (docs/deploy.md)"),
             Ok(()) => Check::ok("cgroup v2 root", "can be opened"),
             Err(missing) => Check::missing("cgroup v2 root", missing),
         },

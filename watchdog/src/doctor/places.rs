@@ -67,6 +67,17 @@ pub fn all(config: &Config, args: &DoctorArgs) -> Vec<Check> {
                 .mend("make it root's own, mode 0600, with one line"),
         });
     }
+    if let Some(files) = &config.http.tls {
+        checks.push(match config.http.identity() {
+            Ok(_) => Check::ok(
+                "http.tls",
+                format!("{} and its key belong together", files.cert.display()),
+            ),
+            Err(why) => Check::new("http.tls", State::Wrong, why).mend(
+                "name the certificate's own key, readable by the daemon and not by everybody",
+            ),
+        });
+    }
     if let Some(name) = &config.scope.netns {
         checks.push(match Netns::open(name) {
             Ok(netns) => Check::ok("scope.netns", format!("{name}: net:[{}]", netns.number())),

@@ -12,6 +12,11 @@ const TOGETHER: i64 = 100 * MS;
 /// Above so many spans the pauses that are kept must be longer.
 const MOST_SPANS: usize = 1 << 20;
 
+/// Threads that are told apart, and bytes of a name: what looks like a thread's name may be a part of the
+/// message.
+const MOST_THREADS: usize = 1 << 15;
+const NAME: usize = 200;
+
 /// A time without a longer pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -59,6 +64,7 @@ impl Activity {
     /// A thread said something.
     #[inline]
     pub fn spoke(&mut self, thread: &[u8], at: Wall) {
+        let thread = &thread[..thread.len().min(NAME)];
         let same = self
             .threads
             .get(self.last)
@@ -86,6 +92,12 @@ impl Activity {
     }
 
     fn add(&mut self, thread: &[u8]) -> usize {
+        if self.threads.len() > MOST_THREADS && !thread.is_empty() {
+            return match self.by_name.get(b"".as_slice()) {
+                Some(place) => *place,
+                None => self.add(b""),
+            };
+        }
         let place = self.threads.len();
         self.threads.push(Thread {
             name: String::from_utf8_lossy(thread).into_owned(),

@@ -4,6 +4,10 @@
 //! speaks for and against. Never: "proven" without a log that says so: a log sees that a thread stood still,
 //! and not on what.
 
+use std::collections::{BTreeSet, HashMap};
+
+use watchdog_model::causes::Cause;
+
 use super::incidents::Scene;
 use super::meaning::{Meaning, host_of};
 use super::report::{Candidate, Fault, HostStall, Lapse, Standing};
@@ -36,6 +40,7 @@ pub fn candidates(scene: &Scene, stalls: &[HostStall]) -> Vec<Candidate> {
 /// What the daemon had proven, and with what.
 fn recorded(scene: &Scene) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
+    let mut leases: HashMap<&str, BTreeSet<&'static str>> = HashMap::new();
     for event in scene.of(Meaning::Warned) {
         let Some(cause) = event
             .get("cause")
@@ -49,6 +54,10 @@ fn recorded(scene: &Scene) -> Vec<Candidate> {
         else {
             continue;
         };
+        leases
+            .entry(event.lease().unwrap_or(""))
+            .or_default()
+            .insert(cause);
         let line = format!("{} {}", event.at.time(), event.text);
         match found.iter_mut().find(|known| known.cause == cause) {
             // The first and the last few: what is between says the same with other seconds.
@@ -60,6 +69,16 @@ fn recorded(scene: &Scene) -> Vec<Candidate> {
                 for_it: vec![line],
                 against: Vec::new(),
             }),
+        }
+    }
+    // That a peer says nothing is what one end sees; where anything tells why, that is the cause.
+    let silent = words::cause(Cause::PeerSilent);
+    let mut of_silent = leases.values().filter(|causes| causes.contains(silent));
+    if of_silent.all(|causes| causes.len() > 1) {
+        for symptom in found.iter_mut().filter(|known| known.cause == silent) {
+            symptom.standing = Standing::Partial;
+            symptom.against =
+                vec!["the same leases' peer was found to be held up: see above".to_owned()];
         }
     }
     found
@@ -556,15 +575,19 @@ pub fn not_claimed(scene: &Scene, lapsed: &[Lapse]) -> Vec<String> {
             "that {unheard} of the holders were alive and punctual: it is the grantor's word, their own logs are not here"
         ));
     }
-    let hosts: std::collections::BTreeSet<&str> = scene
+    let all: BTreeSet<&str> = scene
         .events
         .iter()
         .map(|event| scene.party(event.source).host.as_str())
         .collect();
+    // Those that were moved to one clock count as one.
+    let settled = |host: &&str| scene.logs.settled.contains(*host);
+    let mut hosts: Vec<&str> = all.iter().filter(|host| !settled(host)).copied().collect();
+    hosts.extend(all.iter().find(|host| settled(host)));
     if hosts.len() > 1 {
         open.push(format!(
             "how far the clocks of {} are apart: they are taken to agree",
-            hosts.into_iter().collect::<Vec<_>>().join(", ")
+            hosts.join(", ")
         ));
     }
     open

@@ -78,13 +78,14 @@ impl Ahead {
     }
 
     const fn doubt(self) -> i64 {
-        (self.most - self.least).abs() / 2 + (self.most - self.least).abs() % 2
+        let apart = self.most.saturating_sub(self.least).saturating_abs();
+        apart / 2 + apart % 2
     }
 
     const fn reversed(self) -> Self {
         Self {
-            least: -self.most,
-            most: -self.least,
+            least: self.most.saturating_neg(),
+            most: self.least.saturating_neg(),
             requests: self.requests,
         }
     }
@@ -169,7 +170,11 @@ impl Clocks {
                 span(ahead.doubt()),
                 ahead.requests,
             ));
-            shift(logs, &self.whose(node, parties), -by);
+            let moved = self.whose(node, parties);
+            for source in moved.iter().chain(&self.whose(first, parties)) {
+                logs.settled.insert(parties[*source].host.clone());
+            }
+            shift(logs, &moved, -by);
         }
         logs.events
             .sort_by_key(|event| (event.at, event.source, event.place));
@@ -239,8 +244,8 @@ impl Clocks {
                         continue;
                     };
                     let sum = Ahead {
-                        least: so_far.least + step.least,
-                        most: so_far.most + step.most,
+                        least: so_far.least.saturating_add(step.least),
+                        most: so_far.most.saturating_add(step.most),
                         requests: step.requests,
                     };
                     if best.is_none_or(|(.., known)| sum.doubt() < known.doubt()) {
@@ -273,7 +278,12 @@ impl Node {
         let (Some(at), true) = (flow.request_at, flow.synchronised) else {
             return;
         };
-        let wall_of = |at: Mono| i64::try_from(at.0).unwrap_or(i64::MAX).saturating_add(wall);
+        // Of times that make no sense differences can be taken all the same.
+        const SENSE: i64 = i64::MAX / 2;
+        let wall_of = |at: Mono| {
+            let mono = i64::try_from(at.0).unwrap_or(i64::MAX);
+            mono.saturating_add(wall).clamp(0, SENSE)
+        };
         let answered = flow.answered_at == Some(at) && flow.rtt_ns > 0;
         let request = Request {
             number: flow.requests,

@@ -3,11 +3,12 @@
 //! In: events. Out: moments that no line has, each with the rule that gives it, and stalls of threads.
 //! Never: a conclusion about who or why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::meaning::{Event, Meaning, host_of};
 use super::rules::Rule;
 use super::scan::Logs;
+use super::sessions::Sessions;
 use super::wall::{MS, SECOND, Wall, exact, span};
 
 /// A message held up for less than this is no stall.
@@ -117,10 +118,12 @@ pub struct Findings {
 #[must_use]
 pub fn derive(logs: &Logs) -> Findings {
     let mut findings = Findings::default();
+    let mut told = HashSet::new();
+    let sessions = Sessions::of(&logs.events);
     for event in &logs.events {
         match event.meaning {
             Meaning::RenewalTimedOut => renewal(event, &mut findings),
-            Meaning::ReadTimedOut => heard_late(event, logs, &mut findings),
+            Meaning::ReadTimedOut => heard_late(event, &sessions, &mut told, &mut findings),
             Meaning::Serving | Meaning::StatusChange => since(event, &mut findings),
             Meaning::Pause
             | Meaning::DiskSlow
@@ -132,7 +135,7 @@ pub fn derive(logs: &Logs) -> Findings {
         }
         held_up(event, &mut findings);
     }
-    loops(logs, &mut findings);
+    loops(logs, &sessions, &mut findings);
     findings.all.sort_by_key(|finding| finding.at);
     findings.stalls.sort_by_key(|stall| stall.from);
     findings
@@ -225,7 +228,7 @@ fn whole_timeout(ms: i64) -> i64 {
 }
 
 /// Rules `deadline`, `one_now`: the C client's loop, etcd's heartbeat loop.
-fn loops(logs: &Logs, findings: &mut Findings) {
+fn loops(logs: &Logs, sessions: &Sessions<'_>, findings: &mut Findings) {
     let mut threads: HashMap<(usize, &str), Vec<&Event>> = HashMap::new();
     for event in &logs.events {
         let speaks = matches!(event.meaning, Meaning::LoopLate | Meaning::ReadTimedOut)
@@ -246,12 +249,12 @@ fn loops(logs: &Logs, findings: &mut Findings) {
                 deadline(event) >= group[0].said() && !of_one_call(before, event)
             });
             if about_another {
-                one_deadline(source, thread, &group, logs, findings);
+                one_deadline(source, thread, &group, (logs, sessions), findings);
                 group.clear();
             }
             group.push(event);
         }
-        one_deadline(source, thread, &group, logs, findings);
+        one_deadline(source, thread, &group, (logs, sessions), findings);
     }
 }
 
@@ -282,7 +285,7 @@ fn one_deadline(
     source: usize,
     thread: &str,
     group: &[&Event],
-    logs: &Logs,
+    (logs, sessions): (&Logs, &Sessions<'_>),
     findings: &mut Findings,
 ) {
     let Some(first) = group.first() else { return };
@@ -371,9 +374,9 @@ fn one_deadline(
             noticed: first.said(),
             last,
             proven,
-            timeout: timeout_of(source, first.at, logs),
+            timeout: sessions.timeout(source, first.lease(), first.at),
         });
-        delivered(source, at, last, logs, findings);
+        delivered(source, at, last, sessions, findings);
     }
 }
 
@@ -381,32 +384,17 @@ fn is_c_client(event: &Event, logs: &Logs) -> bool {
     logs.sources[event.source].series.kind == super::readers::Kind::ZookeeperC
 }
 
-/// The timeout that a source's session had: the last that any of its lines names before `at`, or the
-/// first after it.
-fn timeout_of(source: usize, at: Wall, logs: &Logs) -> Option<i64> {
-    let mut found = None;
-    for event in &logs.events {
-        if event.source == source
-            && event.meaning == Meaning::Established
-            && let Some(ms) = event.number("timeout_ms").filter(|ms| *ms > 0)
-        {
-            if event.at > at && found.is_some() {
-                break;
-            }
-            found = Some(ms.saturating_mul(MS));
-        }
-    }
-    found
-}
-
 /// How late the application hears of a deadline that its client has missed.
-fn delivered(source: usize, deadline: Wall, last: Wall, logs: &Logs, findings: &mut Findings) {
-    let told = logs.events.iter().find(|event| {
-        event.source == source
-            && event.meaning == Meaning::SessionEvent
-            && event.at >= last
-            && event.at.since(last) < SECOND
-    });
+fn delivered(
+    source: usize,
+    deadline: Wall,
+    last: Wall,
+    sessions: &Sessions<'_>,
+    findings: &mut Findings,
+) {
+    let told = sessions
+        .change(source, last)
+        .filter(|event| event.at.since(last) < SECOND);
     if let Some(event) = told {
         findings.all.push(Finding {
             at: event.at,
@@ -426,10 +414,20 @@ fn delivered(source: usize, deadline: Wall, last: Wall, logs: &Logs, findings: &
 }
 
 /// Rule `late_notice` of Java clients: what it had not heard for, against 2T/3.
-fn heard_late(event: &Event, logs: &Logs, findings: &mut Findings) {
+fn heard_late<'a>(
+    event: &'a Event,
+    sessions: &Sessions<'_>,
+    told: &mut HashSet<(usize, &'a str, i64)>,
+    findings: &mut Findings,
+) {
     let Some(silent) = event.number("silent_ms").map(|ms| ms.saturating_mul(MS)) else {
         return;
     };
+    // 3.4.14 to 3.5 say it twice: when they notice, and when they have closed the socket. The figure is of
+    // the first.
+    if !told.insert((event.source, event.lease().unwrap_or(""), silent)) {
+        return;
+    }
     let heard = event.at.plus(-silent);
     findings.all.push(Finding {
         at: heard.to_ms(),
@@ -440,7 +438,7 @@ fn heard_late(event: &Event, logs: &Logs, findings: &mut Findings) {
         from: format!("{} - {}", event.at.time(), exact(silent)),
         deadline: false,
     });
-    let Some(timeout) = timeout_of(event.source, event.at, logs) else {
+    let Some(timeout) = sessions.timeout(event.source, event.lease(), event.at) else {
         return;
     };
     let deadline = heard.plus(timeout / 3 * 2);
@@ -530,7 +528,14 @@ fn pause(event: &Event, findings: &mut Findings) {
     let Some(lasted) = event.lasted().filter(|lasted| *lasted >= LONG_PAUSE) else {
         return;
     };
-    let from = event.at.plus(-lasted);
+    // The older collectors' lines are stamped when the pause begins.
+    let (from, to, arithmetic) = if event.get("starts").is_some() {
+        let arithmetic = format!("{} + {}", event.at.time(), exact(lasted));
+        (event.at, event.at.plus(lasted), arithmetic)
+    } else {
+        let arithmetic = format!("{} - {}", event.at.time(), exact(lasted));
+        (event.at.plus(-lasted), event.at, arithmetic)
+    };
     let text = match event.meaning {
         Meaning::HungTask => format!(
             "task {} waits for the disk or a lock for more than {}",
@@ -544,18 +549,18 @@ fn pause(event: &Event, findings: &mut Findings) {
     };
     findings.all.push(Finding {
         at: from.to_ms(),
-        until: Some(event.at),
+        until: Some(to),
         source: event.source,
         text: text.clone(),
         rule: Rule::Pause,
-        from: format!("{} - {}", event.at.time(), exact(lasted)),
+        from: arithmetic,
         deadline: false,
     });
     findings.stalls.push(Stall {
         source: event.source,
         thread: event.get("comm").unwrap_or(&event.thread).to_owned(),
         from,
-        to: event.at,
+        to,
         text,
         rule: Rule::Pause,
         meaning: event.meaning,

@@ -229,6 +229,7 @@ fn read(report: &Report) -> Markup {
                     }
                 }
             }
+            @for unread in &report.unread { p { "Not read: " (unread) } }
             @for assumption in &report.assumptions { p { (assumption) } }
             @if !report.rules.is_empty() {
                 h2 { "Rules used" }

@@ -114,9 +114,23 @@ const fn joins_one(meaning: Meaning) -> bool {
         )
 }
 
-/// The incidents, oldest first.
+/// Which incidents are told.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// The one at or next to this moment.
+    At(Wall),
+    /// So many of the last.
+    Last(usize),
+}
+
+/// The incidents, oldest first, and how many there are.
 #[must_use]
-pub fn incidents(logs: &Logs, parties: &[Party], derived: &Findings) -> Vec<Incident> {
+pub fn incidents(
+    logs: &Logs,
+    parties: &[Party],
+    derived: &Findings,
+    which: Which,
+) -> (Vec<Incident>, usize) {
     let mut anchors: Vec<(Wall, Wall, bool)> = Vec::new();
     for event in &logs.events {
         if joins_one(event.meaning) {
@@ -149,12 +163,22 @@ pub fn incidents(logs: &Logs, parties: &[Party], derived: &Findings) -> Vec<Inci
             _ => clusters.push((from, to, makes)),
         }
     }
-    clusters
-        .into_iter()
-        .filter(|cluster| cluster.2)
-        .enumerate()
-        .map(|(place, (from, to, _))| one(place + 1, from, to, logs, parties, derived))
-        .collect()
+    clusters.retain(|cluster| cluster.2);
+    let all = clusters.len();
+    let apart =
+        |(from, to, _): (Wall, Wall, bool), at: Wall| from.since(at).max(at.since(to)).max(0);
+    let nearest = |at: Wall| (0..all).min_by_key(|place| apart(clusters[*place], at));
+    let told = match which {
+        Which::At(at) => nearest(at).map_or(0..0, |place| place..place + 1),
+        Which::Last(most) => all.saturating_sub(most)..all,
+    };
+    let incidents = told
+        .map(|place| {
+            let (from, to, _) = clusters[place];
+            one(place + 1, from, to, logs, parties, derived)
+        })
+        .collect();
+    (incidents, all)
 }
 
 fn one(

@@ -1,32 +1,44 @@
 //! Files of logs, and which of them are one log.
 //!
-//! In: `[KIND:]FILE` as typed. Out: sources, each with its files oldest first; bytes, unpacked. Never: a
-//! whole file in memory.
+//! In: a file and, where it was typed, its kind. Out: what its lines are; which files are one log; whole
+//! lines, unpacked. Never: a whole file, or a whole line of any length, in memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::readers::{Kind, READERS, detect};
+use super::gather::what_else;
+use super::readers::{Kind, detect};
+use super::stamp::Stamp;
+use super::unpack::{CHUNK, unpacked};
+use super::wrap::{self, Wrap};
 
-/// As much as is read at once.
-pub const CHUNK: usize = 1 << 20;
+/// A line is kept up to here, the rest of it is passed over; as long as a buffer, so that it does not
+/// matter where buffers end.
+const LINE: usize = CHUNK;
 /// As much as the kind, the year and the zone are guessed from.
 const HEAD: usize = 256 << 10;
 
 /// One file.
 #[derive(Debug)]
 pub struct Input {
-    /// Its path as typed.
+    /// Where its bytes are.
     pub path: PathBuf,
-    /// Its kind.
+    /// What it is called: its path as typed, an archive's and the member's.
+    pub name: String,
+    /// Its kind as typed.
+    pub named: Option<Kind>,
+    /// Its kind, as typed or found.
     pub kind: Kind,
-    /// Its first bytes, unpacked.
+    /// What its lines are wrapped in, from the outside.
+    pub wraps: Vec<Wrap>,
+    /// Its first lines, unpacked and unwrapped.
     pub head: Vec<u8>,
+    /// The stamps that these lines' wraps have.
+    pub stamps: Vec<Stamp>,
     /// When it was last written, seconds since 1970.
     pub modified: Option<i64>,
 }
@@ -43,37 +55,47 @@ pub struct Series {
 }
 
 impl Input {
-    /// Opens what was typed and finds its kind.
+    /// Opens a file, finds what its lines are wrapped in, and its kind.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read; a kind that does not exist or cannot be told.
-    pub fn from_arg(arg: &str) -> Result<Self> {
-        let (named, path) = split_kind(arg)?;
-        let path = PathBuf::from(path);
+    /// A file that cannot be read; a kind that cannot be told.
+    pub fn open(named: Option<Kind>, path: &Path, name: &str) -> Result<Self> {
         let mut head = Vec::new();
-        open(&path, None)?
-            .take(HEAD as u64)
-            .read_to_end(&mut head)
-            .with_context(|| format!("{}: cannot be read", path.display()))?;
-        let Some(kind) = named.or_else(|| detect(&head)) else {
-            let names: Vec<_> = READERS.iter().map(|reader| reader.name).collect();
-            bail!(
-                "{}: no known kind of log; name it, as in --log glog:{} (kinds: {})",
-                path.display(),
-                path.display(),
-                names.join(", ")
-            );
+        let read = open(path, None)?.take(HEAD as u64).read_to_end(&mut head);
+        if let Err(error) = read
+            && head.is_empty()
+        {
+            return Err(error).with_context(|| format!("{name}: cannot be read"));
+        }
+        let wraps = wrap::detect(&head);
+        let recording = detect(&head) == Some(Kind::Recording);
+        let (inner, stamps) = if wraps.is_empty() {
+            (head, Vec::new())
+        } else {
+            wrap::plain(&wraps, &head)
         };
-        let modified = std::fs::metadata(&path)
+        // Of a log of many programs each is looked at by itself, and their kinds may only be known later.
+        let fallback = wraps.iter().any(wrap::Wrap::names_programs);
+        let kind = named
+            .or_else(|| detect(&inner))
+            .or(fallback.then_some(Kind::Kernel));
+        let Some(kind) = kind else {
+            bail!("{name}: {}", what_else(&inner));
+        };
+        let modified = std::fs::metadata(path)
             .and_then(|meta| meta.modified())
             .ok()
             .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
             .and_then(|since| i64::try_from(since.as_secs()).ok());
         Ok(Self {
-            path,
-            kind,
-            head,
+            path: path.to_owned(),
+            name: name.to_owned(),
+            named,
+            kind: if recording { Kind::Recording } else { kind },
+            wraps,
+            head: inner,
+            stamps,
             modified,
         })
     }
@@ -81,56 +103,32 @@ impl Input {
     /// Which log it is a part of.
     #[must_use]
     pub fn series(&self) -> Series {
-        let name = self
-            .path
+        let path = Path::new(&self.name);
+        let name = path
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        // Of one that many programs write, the first lines' kind is chance.
+        let mixed = self.named.is_none() && !self.wraps.is_empty();
         Series {
-            dir: self.path.parent().map_or_else(PathBuf::new, Path::to_owned),
+            dir: path.parent().map_or_else(PathBuf::new, Path::to_owned),
             stem: without_rotation(&name).to_owned(),
-            kind: self.kind,
+            kind: if mixed { Kind::Kernel } else { self.kind },
         }
     }
 }
 
-fn split_kind(arg: &str) -> Result<(Option<Kind>, &str)> {
-    let Some((kind, path)) = arg.split_once(':') else {
-        return Ok((None, arg));
-    };
-    if let Some(kind) = Kind::from_name(kind) {
-        return Ok((Some(kind), path));
-    }
-    if Path::new(arg).exists() {
-        return Ok((None, arg));
-    }
-    let names: Vec<_> = READERS.iter().map(|reader| reader.name).collect();
-    bail!(
-        "--log {arg}: no kind {kind:?}; write one of {}",
-        names.join(", ")
-    )
-}
-
-/// A file's bytes, unpacked if it is gzip (by its first bytes, not its name).
+/// A file's bytes, unpacked.
 ///
 /// # Errors
 ///
-/// A file that cannot be opened, by name.
+/// A file that cannot be opened or whose first bytes cannot be read, by name.
 pub fn open(path: &Path, progress: Option<&ProgressBar>) -> Result<Box<dyn BufRead>> {
     let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-    let counted: Box<dyn Read> = match progress {
-        Some(bar) => Box::new(bar.wrap_read(file)),
-        None => Box::new(file),
+    let bytes = match progress {
+        Some(bar) => unpacked(bar.wrap_read(file)),
+        None => unpacked(file),
     };
-    let mut raw = BufReader::with_capacity(CHUNK, counted);
-    let packed = raw
-        .fill_buf()
-        .with_context(|| format!("{}: cannot be read", path.display()))?
-        .starts_with(&[0x1f, 0x8b]);
-    Ok(if packed {
-        Box::new(BufReader::with_capacity(CHUNK, MultiGzDecoder::new(raw)))
-    } else {
-        Box::new(raw)
-    })
+    bytes.with_context(|| format!("{}: cannot be read", path.display()))
 }
 
 /// `meta.log.2.gz`, `meta.log-20221104`, `meta.2022-11-04.log`: `meta.log`.
@@ -145,7 +143,7 @@ pub fn without_rotation(name: &str) -> &str {
         let number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
         // A host's number (`meta-161`) is no rotation; a rotation's is behind a dot, or is a date.
         let rotated = number && (name.as_bytes()[at] == b'.' || last.len() == 8);
-        if stem.is_empty() || !(rotated || matches!(last, "gz" | "old")) {
+        if stem.is_empty() || !(rotated || matches!(last, "gz" | "xz" | "bz2" | "zst" | "old")) {
             return name;
         }
         name = stem;
@@ -195,7 +193,7 @@ pub fn blocks(mut reader: impl BufRead, mut each: impl FnMut(&[u8])) -> io::Resu
         }
         let taken = buffer.len();
         match memchr::memrchr(b'\n', buffer) {
-            None => rest.extend_from_slice(buffer),
+            None => append(&mut rest, buffer),
             Some(end) if rest.is_empty() => {
                 each(&buffer[..=end]);
                 rest.extend_from_slice(&buffer[end + 1..]);
@@ -203,7 +201,8 @@ pub fn blocks(mut reader: impl BufRead, mut each: impl FnMut(&[u8])) -> io::Resu
             Some(end) => {
                 // The line that was cut by the last block's end, then the rest of this block.
                 let first = memchr::memchr(b'\n', buffer).unwrap_or(end);
-                rest.extend_from_slice(&buffer[..=first]);
+                append(&mut rest, &buffer[..first]);
+                rest.push(b'\n');
                 each(&rest);
                 rest.clear();
                 if first < end {
@@ -216,9 +215,15 @@ pub fn blocks(mut reader: impl BufRead, mut each: impl FnMut(&[u8])) -> io::Resu
     }
 }
 
+fn append(line: &mut Vec<u8>, more: &[u8]) {
+    let room = LINE.saturating_sub(line.len());
+    line.extend_from_slice(&more[..more.len().min(room)]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::BufReader;
 
     #[test]
     fn rotation_is_taken_off_and_hosts_are_not() {
@@ -249,5 +254,18 @@ mod tests {
             .unwrap();
             assert_eq!(lines, text);
         }
+    }
+
+    #[test]
+    fn a_line_without_end_is_kept_in_part() {
+        let mut text = vec![b'x'; 3 * LINE];
+        text.extend_from_slice(b"\nnext\n");
+        let mut got = Vec::new();
+        blocks(BufReader::with_capacity(CHUNK, text.as_slice()), |block| {
+            got.extend_from_slice(block)
+        })
+        .unwrap();
+        assert_eq!(got.len(), LINE + 6);
+        assert!(got.ends_with(b"x\nnext\n"));
     }
 }

@@ -121,10 +121,18 @@ impl Event {
             .map(|(_, text)| text.as_str())
     }
 
-    /// A field that is a number.
+    /// A field that is a number, of milliseconds if it has that unit. What is longer than a hundred years
+    /// is no figure but a line that is broken.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<i64> {
-        self.get(name)?.parse().ok()
+        const HUNDRED_YEARS_MS: i64 = 100 * 366 * 86_400_000;
+        let number: i64 = self.get(name)?.parse().ok()?;
+        let most = if name.ends_with("_ms") {
+            HUNDRED_YEARS_MS
+        } else {
+            i64::MAX
+        };
+        (-most..=most).contains(&number).then_some(number)
     }
 
     /// When its subject spoke: the message's own stamp if it has one.
@@ -136,16 +144,21 @@ impl Event {
     /// How long something took, whichever way it is said, in nanoseconds.
     #[must_use]
     pub fn lasted(&self) -> Option<i64> {
+        // Longer than thirty years is a broken line.
+        let spans = 0.0..1e18;
         let float = |name: &str, unit: i64| {
-            let number: f64 = self.get(name)?.parse().ok()?;
-            (0.0..1e9)
-                .contains(&number)
-                .then_some((number * unit as f64) as i64)
+            // Some locales write a comma.
+            let number: f64 = self.get(name)?.replace(',', ".").parse().ok()?;
+            let ns = number * unit as f64;
+            spans.contains(&ns).then_some(ns as i64)
         };
         float("for_ms", MS)
             .or_else(|| float("for_s", SECOND))
-            .or_else(|| self.number("for_ns"))
-            .or_else(|| Some((go_duration_ms(self.get("took")?)? * MS as f64) as i64))
+            .or_else(|| float("for_ns", 1))
+            .or_else(|| {
+                let ns = go_duration_ms(self.get("took")?)? * MS as f64;
+                spans.contains(&ns).then_some(ns as i64)
+            })
     }
 
     /// The lease it names: a session id or a uuid.

@@ -1,7 +1,8 @@
 //! `lease-watchdog explain`: what happened, from logs.
 //!
-//! Data flows one way: `input` opens files, `readers` find each line's head, `patterns` its meaning,
-//! `scan` gathers events and the threads' activity; `findings` derives moments by named [`rules`];
+//! Data flows one way: `gather` finds files, `input` and `unpack` open them, `wrap` takes off what others put
+//! around lines, `readers` find each line's head, `patterns` its meaning, `scan` (for a file of many programs
+//! `mixed`) gathers events and the threads' activity; `findings` derives moments by named [`rules`];
 //! `incidents` puts them together with `stalls`, `lapses`, `roles`, `causes` and `leads` into a
 //! [`report`], which `text` and `html` show. Never: this machine's clock, a resolver, a claim that no line
 //! or rule stands under.
@@ -10,6 +11,7 @@ mod activity;
 mod causes;
 mod clocks;
 mod findings;
+mod gather;
 mod html;
 mod incidents;
 mod input;
@@ -17,6 +19,7 @@ mod lanes;
 mod lapses;
 mod leads;
 mod meaning;
+mod mixed;
 mod parties;
 mod patterns;
 mod readers;
@@ -25,10 +28,13 @@ pub mod report;
 mod roles;
 pub mod rules;
 mod scan;
+mod sessions;
 mod stalls;
 mod stamp;
 mod text;
+mod unpack;
 pub mod wall;
+mod wrap;
 mod years;
 
 #[cfg(test)]
@@ -41,6 +47,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use incidents::Which;
 use report::{Report, SourceReport};
 use rules::RULES;
 use scan::Logs;
@@ -52,8 +59,9 @@ const MOST_INCIDENTS: usize = 50;
 /// Options of `explain`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ExplainArgs {
-    /// Logs; files of one rotated set are one log, gzip is unpacked. Where the kind is not given it is
-    /// found: zookeeper-c, zookeeper-java, kazoo, glog, kernel, etcd, jvm-gc, dumpe2fs.
+    /// Logs: files, directories, tar archives, "-" for standard input; gzip, bzip2, xz and zstd are unpacked,
+    /// files of one rotated set are one log. Where the kind is not given it is found: zookeeper-c,
+    /// zookeeper-java, kazoo, glog, kernel, etcd, jvm-gc, dumpe2fs.
     #[arg(long = "log", value_name = "[KIND:]FILE", num_args = 1.., required_unless_present_any = ["recordings", "replay"])]
     pub logs: Vec<String>,
     /// Recordings of the daemon (recorder.dir, --record-all), of any number of nodes.
@@ -121,26 +129,34 @@ fn tell(told: &str) -> Result<()> {
 /// As [`run`], but for writing.
 pub fn explain(args: &ExplainArgs) -> Result<Report> {
     let patterns = patterns::Patterns::load(&args.patterns)?;
-    let mut inputs = args
-        .logs
-        .iter()
-        .map(|arg| input::Input::from_arg(arg))
-        .collect::<Result<Vec<_>>>()?;
-    for path in &args.recordings {
-        inputs.push(input::Input::from_arg(&format!(
-            "recording:{}",
-            path.display()
-        ))?);
-    }
-    let (recordings, inputs): (Vec<_>, Vec<_>) = inputs
+    let recordings = args.recordings.iter();
+    let typed: Vec<String> = recordings
+        .map(|path| format!("recording:{}", path.display()))
+        .chain(args.logs.iter().cloned())
+        .collect();
+    let mut gathered = gather::gather(&typed)?;
+    let (recordings, inputs): (Vec<_>, Vec<_>) = std::mem::take(&mut gathered.inputs)
         .into_iter()
         .partition(|input| input.kind == readers::Kind::Recording);
     let mut logs = scan::scan(inputs, &patterns, args.timezone.as_deref())?;
+    logs.unread.splice(0..0, gathered.unread.iter().cloned());
     let mut clocks = clocks::Clocks::default();
     for input in &recordings {
-        let recording = crate::recorder::format::Recording::read(&input.path)?;
+        let recording = input::open(&input.path, None)
+            .and_then(crate::recorder::format::Recording::from_reader);
+        let recording = match recording {
+            Ok(recording) => recording,
+            // Others may tell enough.
+            Err(error) => {
+                logs.unread.push(format!("{}: {error:#}", input.name));
+                continue;
+            }
+        };
         clocks.add(logs.sources.len(), &recording);
         recorded::add(&mut logs, input, recording);
+    }
+    if logs.sources.is_empty() && !typed.is_empty() {
+        bail!("nothing to explain: {}", logs.unread.join("\n"));
     }
     logs.aliases = clocks.aliases();
     let parties = parties::parties(&logs);
@@ -186,21 +202,16 @@ fn replayed(file: &std::path::Path, json: bool) -> Result<String> {
 fn report_of(logs: &Logs, at: Option<&str>) -> Result<Report> {
     let parties = parties::parties(logs);
     let derived = findings::derive(logs);
-    let mut incidents = incidents::incidents(logs, &parties, &derived);
+    let which = match at {
+        Some(text) => Which::At(moment(text, logs)?),
+        None => Which::Last(MOST_INCIDENTS),
+    };
+    let (incidents, all) = incidents::incidents(logs, &parties, &derived, which);
     let mut assumptions = assumptions(logs);
-    if let Some(text) = at {
-        let at = moment(text, logs)?;
-        let nearest = incidents
-            .into_iter()
-            .min_by_key(|incident| incident.from.since(at).max(at.since(incident.to)).max(0));
-        incidents = nearest.into_iter().collect();
-    }
-    if incidents.len() > MOST_INCIDENTS {
+    if at.is_none() && all > MOST_INCIDENTS {
         assumptions.push(format!(
-            "{} incidents; the last {MOST_INCIDENTS} are told, --at TIME leads to the others",
-            incidents.len()
+            "{all} incidents; the last {MOST_INCIDENTS} are told, --at TIME leads to the others"
         ));
-        incidents.drain(..incidents.len() - MOST_INCIDENTS);
     }
     let used: BTreeSet<_> = incidents
         .iter()
@@ -232,6 +243,7 @@ fn report_of(logs: &Logs, at: Option<&str>) -> Result<Report> {
     });
     Ok(Report {
         sources: sources.collect(),
+        unread: logs.unread.clone(),
         assumptions,
         incidents,
         rules: RULES

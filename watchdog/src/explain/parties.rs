@@ -124,6 +124,18 @@ fn host(
             return (host.clone(), "the log's name");
         }
     }
+    // A node that recorded is known by its name, whole or up to the first dot.
+    let alias = logs.aliases.iter().find(|alias| {
+        let short = alias.name.split('.').next().unwrap_or("");
+        name.split(['-', '_', '@', '/'])
+            .any(|token| token == alias.name || token.len() > 1 && token == short)
+    });
+    if let Some(alias) = alias {
+        return (alias.name.clone(), "the log's name");
+    }
+    if let Some(host) = source.host.as_deref().filter(|host| names_a_host(host)) {
+        return (host.to_owned(), "the host that syslog names");
+    }
     (name.clone(), "nothing")
 }
 

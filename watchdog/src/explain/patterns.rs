@@ -28,6 +28,8 @@ struct Entry {
     fields: Vec<String>,
     #[serde(default)]
     needs: Vec<String>,
+    #[serde(default)]
+    else_unknown: bool,
     follows: Option<Meaning>,
 }
 
@@ -42,12 +44,20 @@ pub struct Pattern {
     needle: String,
     fields: Vec<Regex>,
     needs: Vec<String>,
+    /// Without what it needs a line is another one, not one that was cut.
+    pub else_unknown: bool,
 }
 
 /// What was read off a line: names of groups and what they hold.
 pub type Fields = Vec<(String, String)>;
 
 impl Pattern {
+    /// The kinds of log that it stands in.
+    #[must_use]
+    pub fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
     /// The fields, or `None` where one is missing that the line is worth nothing without.
     #[must_use]
     pub fn fields(&self, message: &[u8]) -> Option<Fields> {
@@ -78,7 +88,7 @@ pub struct Patterns {
     all: Vec<Arc<Pattern>>,
 }
 
-/// The needles of one kind of log.
+/// The needles of all kinds of log.
 pub struct Search {
     /// Over all needles; its pattern numbers are places in `entries`.
     pub automaton: AhoCorasick,
@@ -124,24 +134,20 @@ impl Patterns {
         &self.all[number]
     }
 
-    /// The needles that lines of this kind may hold.
+    /// All needles. A log of one kind may hold lines of another, so they are looked for together.
     ///
     /// # Errors
     ///
     /// When the automaton would be too large.
-    pub fn search(&self, kind: Kind) -> Result<Search> {
-        let mut needles = Vec::new();
-        let mut entries = Vec::new();
-        for (number, pattern) in self.all.iter().enumerate() {
-            if pattern.kinds.contains(&kind) {
-                needles.push(pattern.needle.as_str());
-                entries.push(Some(number));
-            }
-        }
-        if kind != Kind::ZookeeperC {
-            needles.push(EMBEDDED);
-            entries.push(None);
-        }
+    pub fn search(&self) -> Result<Search> {
+        let mut needles: Vec<&str> = self
+            .all
+            .iter()
+            .map(|pattern| pattern.needle.as_str())
+            .collect();
+        let mut entries: Vec<Option<usize>> = (0..self.all.len()).map(Some).collect();
+        needles.push(EMBEDDED);
+        entries.push(None);
         let automaton = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::DFA))
             .match_kind(MatchKind::Standard)
@@ -190,6 +196,7 @@ fn compile(text: &str) -> Result<Vec<Pattern>> {
                 needle: entry.needle,
                 fields,
                 needs: entry.needs,
+                else_unknown: entry.else_unknown,
             })
         })
         .collect()
@@ -200,14 +207,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_projects_own_patterns_compile_for_every_kind() {
+    fn the_projects_own_patterns_compile_and_every_kind_has_some() {
         let patterns = Patterns::load(&[]).unwrap();
-        let lines = crate::explain::readers::READERS
-            .iter()
-            .filter(|reader| reader.kind != Kind::Recording);
-        for reader in lines {
-            let search = patterns.search(reader.kind).unwrap();
-            assert!(search.entries.len() > 1, "{}", reader.name);
+        assert_eq!(
+            patterns.search().unwrap().entries.len(),
+            patterns.all.len() + 1
+        );
+        for reader in &crate::explain::readers::READERS {
+            let some = patterns
+                .all
+                .iter()
+                .any(|pattern| pattern.kinds.contains(&reader.kind));
+            assert!(some || reader.kind == Kind::Recording, "{}", reader.name);
         }
     }
 

@@ -40,7 +40,8 @@ pub fn add(logs: &mut Logs, input: &Input, recording: Recording) {
     }
     logs.sources.push(Source {
         series: input.series(),
-        files: vec![input.path.display().to_string()],
+        files: vec![input.name.clone()],
+        host: None,
         // The node's name stands there as in other logs' headers.
         heads: vec![format!("Running on machine: {}\n", recording.header.node).into_bytes()],
         activity: super::activity::Activity::default(),

@@ -12,6 +12,8 @@ use super::wall::Wall;
 pub struct Report {
     /// What was read.
     pub sources: Vec<SourceReport>,
+    /// What was not, and why.
+    pub unread: Vec<String>,
     /// What was taken for granted: zone, year, clocks.
     pub assumptions: Vec<String>,
     /// The incidents, oldest first.

@@ -1,9 +1,9 @@
 //! One pass over every log.
 //!
-//! In: files. Out: for each source its events, its threads' activity and what it was made of. Never: more
-//! memory than events and pauses need; a line that ends the reading.
+//! In: files. Out: for each source its events, its threads' activity and what it was made of; each line is
+//! counted once. Never: more memory than events and pauses need; a line that ends the reading.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use anyhow::Result;
@@ -14,9 +14,11 @@ use super::activity::Activity;
 use super::clocks::Alias;
 use super::input::{Input, Series, blocks, open, progress};
 use super::meaning::{Event, Meaning};
+use super::mixed::Mixed;
 use super::patterns::{Fields, Pattern, Patterns, Search};
-use super::readers::{Kind, Moment, zookeeper_c};
-use super::wall::{DAY, Wall};
+use super::readers::{Head, Kind, Moment, zookeeper_c};
+use super::stamp::Stamp;
+use super::wall::{DAY, SECOND, Wall};
 use super::years::{Calendar, Zone, dates_in, offset_of};
 
 /// A message is kept up to here.
@@ -24,7 +26,11 @@ const TEXT: usize = 400;
 /// Lines after its event in which a continuation may stand.
 const CONTINUES: u64 = 8;
 /// Events that are kept of one source; the rest are counted.
-const MOST_EVENTS: usize = 400_000;
+const MOST_EVENTS: usize = 200_000;
+/// Lines without their event that are kept until it comes.
+const MOST_ORPHANS: usize = 1000;
+/// A line of another layout than its file's must speak for that so clearly.
+const CLEARLY: u32 = 2;
 
 /// What a log was made of.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -35,7 +41,7 @@ pub struct Counts {
     pub understood: u64,
     /// Lines with a head whose message is of no known shape.
     pub unknown: u64,
-    /// Lines without a head: they continue another, or are of no known layout.
+    /// Lines without a head that say nothing known: they continue another, or are of no known layout.
     pub continued: u64,
     /// Lines that were cut before the figure that they are read for.
     pub cut: u64,
@@ -57,6 +63,8 @@ pub struct Source {
     pub files: Vec<String>,
     /// The first bytes of each.
     pub heads: Vec<Vec<u8>>,
+    /// The host that who passed its lines on says it ran on.
+    pub host: Option<String>,
     /// Who spoke when.
     pub activity: Activity,
     /// What it was made of.
@@ -82,6 +90,10 @@ pub struct Logs {
     pub aliases: Vec<Alias>,
     /// What is known of their clocks.
     pub clocks: Vec<String>,
+    /// Hosts whose times are by one clock.
+    pub settled: BTreeSet<String>,
+    /// What was not read, and why.
+    pub unread: Vec<String>,
 }
 
 /// What years that are not written are known from.
@@ -120,13 +132,18 @@ pub fn scan(inputs: Vec<Input>, patterns: &Patterns, timezone: Option<&str>) -> 
         years,
         aliases: Vec::new(),
         clocks: Vec::new(),
+        settled: BTreeSet::new(),
+        unread: Vec::new(),
     };
+    let search = patterns.search()?;
     for (series, files) in groups {
         bar.set_message(series.stem.clone());
-        let number = logs.sources.len();
-        let (source, events) = read(series, files, number, patterns, &calendar, &bar)?;
-        logs.sources.push(source);
-        logs.events.extend(events);
+        let tools = Tools {
+            patterns,
+            search: &search,
+            calendar: &calendar,
+        };
+        read(series, files, tools, &bar, &mut logs);
     }
     bar.finish_and_clear();
     without_repeats(&mut logs);
@@ -145,10 +162,12 @@ fn calendar(inputs: &[Input], timezone: Option<&str>) -> Result<(Calendar, Years
             if let Some(Moment::Wall(stamp)) = (reader.head)(line).map(|head| head.moment)
                 && let Some(east) = stamp.zone
             {
-                // A local zone tells more than UTC, which programs also write on their own account.
-                if zone.is_none_or(|known| known == 0) {
-                    zone = Some(east);
-                }
+                learn(&mut zone, east);
+            }
+        }
+        for stamp in &input.stamps {
+            if let Some(east) = stamp.zone {
+                learn(&mut zone, east);
             }
         }
     }
@@ -179,17 +198,48 @@ fn calendar(inputs: &[Input], timezone: Option<&str>) -> Result<(Calendar, Years
     Ok((Calendar::new(known, zone), years))
 }
 
-struct Reading<'a> {
+/// A local zone tells more than UTC, which programs also write on their own account.
+fn learn(zone: &mut Option<i32>, east: i32) {
+    if zone.is_none_or(|known| known == 0) {
+        *zone = Some(east);
+    }
+}
+
+/// What every reading needs.
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
+    /// All patterns.
+    pub patterns: &'a Patterns,
+    /// Their needles.
+    pub search: &'a Search,
+    /// Years and zone.
+    pub calendar: &'a Calendar,
+}
+
+/// What is known of a line from around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    /// Which line of its file it is.
+    pub number: u64,
+    /// When it was passed on.
+    pub stamp: Option<Stamp>,
+}
+
+/// The reading of one source.
+pub struct Reading<'a> {
     patterns: &'a Patterns,
-    search: Search,
+    search: &'a Search,
     kind: Kind,
-    number: usize,
     file: usize,
     calendar: Calendar,
+    /// Seconds east of UTC of stamps without a zone, where those around them tell it.
+    east: Option<i32>,
     source: Source,
     events: Vec<Event>,
     /// The last event with a head, for lines that continue it: its place and line.
     open: Option<(usize, u64)>,
+    /// The last head: its time, thread and line.
+    spoke: Option<(Wall, Vec<u8>, u64)>,
     /// Continuations whose event was not before them.
     orphans: Vec<(Meaning, Meaning, Fields)>,
     line: u64,
@@ -200,109 +250,236 @@ struct Reading<'a> {
 fn read(
     series: Series,
     mut files: Vec<Input>,
-    number: usize,
-    patterns: &Patterns,
-    calendar: &Calendar,
+    tools: Tools<'_>,
     bar: &ProgressBar,
-) -> Result<(Source, Vec<Event>)> {
+    logs: &mut Logs,
+) {
     // Rotated files oldest first: by name `.2` is older than `.1`, by date the other way; what the
     // first lines say decides, and times in any order are put right later.
     files.sort_by_key(|input| input.modified);
-    let kind = series.kind;
-    let mut reading = Reading {
-        patterns,
-        search: patterns.search(kind)?,
-        kind,
-        number,
-        file: 0,
-        calendar: calendar.clone(),
-        source: Source {
-            series,
-            files: Vec::new(),
-            heads: Vec::new(),
-            activity: Activity::default(),
-            counts: Counts::default(),
-            timeless: Vec::new(),
-            trouble: Vec::new(),
-        },
-        events: Vec::new(),
-        open: None,
-        orphans: Vec::new(),
-        line: 0,
-        found: Vec::new(),
-    };
-    for (place, input) in files.into_iter().enumerate() {
-        reading.file = place;
-        reading.line = 0;
-        reading.open = None;
-        let reader = open(&input.path, Some(bar))?;
-        if let Err(error) = blocks(reader, |block| reading.block(block)) {
-            let where_ = format!("{}: {error}; read up to there", input.path.display());
-            reading.source.trouble.push(where_);
+    let names: Vec<String> = files.iter().map(|input| input.name.clone()).collect();
+    let mut trouble = Vec::new();
+    let mut read = |input: &Input, each: &mut dyn FnMut(&[u8])| {
+        let outcome = open(&input.path, Some(bar))
+            .and_then(|reader| blocks(reader, each).map_err(anyhow::Error::from));
+        if let Err(error) = outcome {
+            trouble.push(format!("{}: {error}; read up to there", input.name));
         }
-        reading.source.files.push(input.path.display().to_string());
-        reading.source.heads.push(input.head);
+    };
+    let mut sources: Vec<(Source, Vec<Event>)> = Vec::new();
+    if files.iter().all(|input| input.wraps.is_empty()) {
+        let mut reading = Reading::new(tools, series);
+        for (place, input) in files.into_iter().enumerate() {
+            reading.next_file(place);
+            read(&input, &mut |block| reading.block(block, &[]));
+            reading.source.heads.push(input.head);
+        }
+        sources.push(reading.end());
+    } else {
+        let named = files.iter().find_map(|input| input.named);
+        let mut mixed = Mixed::new(tools, series, named);
+        for (place, input) in files.iter().enumerate() {
+            mixed.next_file(place);
+            read(input, &mut |block| mixed.block(&input.wraps, block));
+        }
+        let (readings, unread) = mixed.end();
+        sources.extend(readings);
+        logs.unread.extend(unread);
     }
-    reading.place_orphans();
-    Ok((reading.source, reading.events))
+    if sources.is_empty() {
+        logs.unread.extend(std::mem::take(&mut trouble));
+    }
+    for (mut source, mut events) in sources {
+        source.files.clone_from(&names);
+        source.trouble.append(&mut trouble);
+        for event in &mut events {
+            event.source = logs.sources.len();
+        }
+        logs.sources.push(source);
+        logs.events.extend(events);
+    }
 }
 
-impl Reading<'_> {
-    /// Whole lines: first all needles in one go, then line by line.
-    fn block(&mut self, block: &[u8]) {
+impl<'a> Reading<'a> {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(tools: Tools<'a>, series: Series) -> Self {
+        Self {
+            patterns: tools.patterns,
+            search: tools.search,
+            kind: series.kind,
+            file: 0,
+            calendar: tools.calendar.clone(),
+            east: None,
+            source: Source {
+                series,
+                files: Vec::new(),
+                heads: Vec::new(),
+                host: None,
+                activity: Activity::default(),
+                counts: Counts::default(),
+                timeless: Vec::new(),
+                trouble: Vec::new(),
+            },
+            events: Vec::new(),
+            open: None,
+            spoke: None,
+            orphans: Vec::new(),
+            line: 0,
+            found: Vec::new(),
+        }
+    }
+
+    /// What follows is of the set's next file.
+    pub fn next_file(&mut self, place: usize) {
+        self.file = place;
+        self.line = 0;
+        self.open = None;
+        self.spoke = None;
+    }
+
+    /// The host that who passed the lines on says, and their first bytes.
+    pub fn of_host(&mut self, host: Option<String>, head: Vec<u8>) {
+        self.source.host = host;
+        self.source.heads.push(head);
+    }
+
+    /// What was read.
+    #[must_use]
+    pub fn end(mut self) -> (Source, Vec<Event>) {
+        self.place_orphans();
+        (self.source, self.events)
+    }
+
+    /// Whole lines: first all needles in one go, then line by line. `outer` is empty, or has what is known
+    /// of each line.
+    pub fn block(&mut self, block: &[u8], outer: &[Outer]) {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         found.extend(
             self.search
                 .automaton
-                .find_iter(block)
+                .find_overlapping_iter(block)
                 .map(|hit| (hit.start(), hit.pattern().as_usize())),
         );
         let mut hits = found.as_slice();
         let mut start = 0;
+        let mut outer = outer.iter();
         while start < block.len() {
             let end = memchr::memchr(b'\n', &block[start..]).map_or(block.len(), |at| start + at);
             let of_line = hits.partition_point_small(end);
             let (mine, rest) = hits.split_at(of_line);
             hits = rest;
-            self.line(&block[start..end], mine);
+            let known = outer.next();
+            self.line = known.map_or(self.line + 1, |outer| outer.number);
+            let stamp = known.and_then(|outer| outer.stamp);
+            self.line(&block[start..end], mine, stamp);
             start = end + 1;
         }
         self.found = found;
     }
 
-    fn line(&mut self, line: &[u8], hits: &[(usize, usize)]) {
-        self.line += 1;
-        let counts = &mut self.source.counts;
-        counts.lines += 1;
+    fn line(&mut self, line: &[u8], hits: &[(usize, usize)], outer: Option<Stamp>) {
+        self.source.counts.lines += 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some(head) = (self.kind.reader().head)(line) else {
-            counts.continued += 1;
-            if !hits.is_empty() {
-                self.continuation(line, hits);
+        let head = (self.kind.reader().head)(line);
+        if hits.is_empty() {
+            match head {
+                Some(head) => self.headed(line, self.kind, head, hits, outer),
+                None => self.headless(line, hits, outer),
             }
             return;
+        }
+        // Two programs, or two libraries of one program, may write into one file.
+        let own = (self.kind.reader().claims)(line).max(CLEARLY - 1);
+        let other = hits
+            .iter()
+            .filter_map(|(_, hit)| self.search.entries[*hit])
+            .flat_map(|number| self.patterns.get(number).kinds())
+            .filter(|kind| **kind != self.kind)
+            .map(|kind| ((kind.reader().claims)(line), *kind))
+            .max_by_key(|(claims, _)| *claims)
+            .filter(|(claims, _)| *claims > own)
+            .and_then(|(_, kind)| Some((kind, (kind.reader().head)(line)?)));
+        match (other, head) {
+            (Some((kind, head)), _) => self.headed(line, kind, head, hits, outer),
+            (None, Some(head)) => self.headed(line, self.kind, head, hits, outer),
+            (None, None) => self.headless(line, hits, outer),
+        }
+    }
+
+    /// Whether one of these needles is of this log's kind.
+    fn speaks(&self, hits: &[(usize, usize)]) -> bool {
+        hits.iter().any(|(_, hit)| match self.search.entries[*hit] {
+            Some(number) => self.patterns.get(number).kinds().contains(&self.kind),
+            None => self.kind != Kind::ZookeeperC,
+        })
+    }
+
+    fn headed(
+        &mut self,
+        line: &[u8],
+        kind: Kind,
+        head: Head<'_>,
+        hits: &[(usize, usize)],
+        outer: Option<Stamp>,
+    ) {
+        let at = match (head.moment, outer) {
+            (Moment::Wall(stamp), outer) => Some(self.moment(stamp, outer)),
+            (Moment::Uptime(_) | Moment::None, Some(outer)) => Some(self.calendar.moment(outer)),
+            (Moment::Uptime(_) | Moment::None, None) => None,
         };
-        let at = match head.moment {
-            Moment::Wall(stamp) => {
-                let at = self.calendar.moment(stamp);
-                self.source.activity.spoke(head.thread, at);
-                Some(at)
-            }
-            Moment::Uptime(_) | Moment::None => None,
-        };
+        if let Some(at) = at {
+            self.source.activity.spoke(head.thread, at);
+            let (when, thread, place) = self.spoke.get_or_insert_default();
+            *when = at;
+            *place = self.line;
+            thread.clear();
+            thread.extend_from_slice(&head.thread[..head.thread.len().min(TEXT)]);
+        }
         if hits.is_empty() {
             self.source.counts.unknown += 1;
             return;
         }
         let message = &line[head.message.min(line.len())..];
-        self.event(at, head.thread, message, hits);
+        self.event(kind, at, head.thread, message, hits);
     }
 
-    fn event(&mut self, at: Option<Wall>, thread: &[u8], message: &[u8], hits: &[(usize, usize)]) {
-        let inside = if hits
-            .iter()
-            .any(|(_, hit)| self.search.entries[*hit].is_none())
+    /// A stamp's moment; one without a zone is of the zone that the stamp around it tells.
+    fn moment(&mut self, mut stamp: Stamp, outer: Option<Stamp>) -> Wall {
+        const QUARTER: i64 = 900 * SECOND;
+        if stamp.zone.is_none() {
+            if self.east.is_none()
+                && stamp.yearless.is_none()
+                && let Some(outer) = outer
+                && let Some(zone) = outer.zone
+            {
+                let passed_on = outer.local.saturating_sub(i64::from(zone) * SECOND);
+                let apart = stamp.local.saturating_sub(passed_on);
+                let quarters = apart.saturating_add(QUARTER / 2).div_euclid(QUARTER);
+                // It is passed on at once, or it tells nothing.
+                let near = (apart - quarters.saturating_mul(QUARTER)).abs() < QUARTER / 15;
+                if near && quarters.abs() <= 14 * 4 {
+                    self.east = i32::try_from(quarters * 900).ok();
+                }
+            }
+            stamp.zone = self.east;
+        }
+        self.calendar.moment(stamp)
+    }
+
+    fn event(
+        &mut self,
+        kind: Kind,
+        at: Option<Wall>,
+        thread: &[u8],
+        message: &[u8],
+        hits: &[(usize, usize)],
+    ) {
+        let inside = if kind != Kind::ZookeeperC
+            && hits
+                .iter()
+                .any(|(_, hit)| self.search.entries[*hit].is_none())
         {
             zookeeper_c::embedded(message)
         } else {
@@ -313,7 +490,7 @@ impl Reading<'_> {
         let mut said: Option<(Meaning, Fields)> = None;
         let mut consider =
             |pattern: &Pattern, message: &[u8]| match (pattern.fields(message), &mut said) {
-                (None, _) => cut = true,
+                (None, _) => cut |= !pattern.else_unknown,
                 (Some(fields), None) => said = Some((pattern.event, fields)),
                 // A line that holds an event and what usually continues it.
                 (Some(fields), Some(before)) if pattern.follows == Some(before.0) => {
@@ -328,7 +505,9 @@ impl Reading<'_> {
             }
         }
         for (_, hit) in hits {
-            if let Some(number) = self.search.entries[*hit] {
+            if let Some(number) = self.search.entries[*hit]
+                && patterns.get(number).kinds().contains(&kind)
+            {
                 consider(patterns.get(number), message);
             }
         }
@@ -346,7 +525,7 @@ impl Reading<'_> {
             if self.source.timeless.len() < MOST_EVENTS {
                 self.source.timeless.push((meaning, fields));
             }
-            counts.unplaced += u64::from(self.kind != Kind::Dumpe2fs);
+            counts.unplaced += u64::from(kind != Kind::Dumpe2fs);
             return;
         };
         if self.events.len() >= MOST_EVENTS {
@@ -362,7 +541,7 @@ impl Reading<'_> {
         self.events.push(Event {
             at,
             own: inside.map(|inside| own_stamp(at, self.calendar.moment(inside.stamp))),
-            source: self.number,
+            source: 0,
             thread: text(thread),
             own_thread: inside.map(|inside| text(inside.thread)),
             function: inside.map(|inside| text(inside.function)),
@@ -373,8 +552,45 @@ impl Reading<'_> {
         });
     }
 
-    /// A line without a head.
-    fn continuation(&mut self, line: &[u8], hits: &[(usize, usize)]) {
+    /// A line without a head: it belongs to one before it, or has no time but that of who passed it on.
+    fn headless(&mut self, line: &[u8], hits: &[(usize, usize)], outer: Option<Stamp>) {
+        if !hits.is_empty() && self.continuation(line, hits) {
+            return;
+        }
+        let before = self
+            .spoke
+            .as_ref()
+            .filter(|(_, _, place)| self.line - place <= CONTINUES)
+            .map(|(at, thread, _)| (*at, thread.clone()));
+        let passed_on = outer.map(|stamp| (self.calendar.moment(stamp), Vec::new()));
+        let counts = self.source.counts;
+        if let (Some((at, thread)), false) = (before.or(passed_on), hits.is_empty()) {
+            if self.speaks(hits) {
+                self.event(self.kind, Some(at), &thread, line, hits);
+            } else {
+                // A layout that only has a message, of whatever library.
+                let kinds = hits
+                    .iter()
+                    .filter_map(|(_, hit)| self.search.entries[*hit])
+                    .flat_map(|number| self.patterns.get(number).kinds());
+                let kind = kinds
+                    .copied()
+                    .find(|kind| outer.is_some() && *kind != Kind::Dumpe2fs);
+                if let Some(kind) = kind {
+                    self.event(kind, Some(at), &thread, line, hits);
+                }
+            }
+        }
+        // Whatever was not understood is a line without a head.
+        let now = &mut self.source.counts;
+        if now.understood == counts.understood && now.cut == counts.cut {
+            now.unknown = counts.unknown;
+            now.continued += 1;
+        }
+    }
+
+    /// A line that goes on with the event before it; false if no pattern says that it does.
+    fn continuation(&mut self, line: &[u8], hits: &[(usize, usize)]) -> bool {
         for (_, hit) in hits {
             let Some(pattern) = self.search.entries[*hit].map(|number| self.patterns.get(number))
             else {
@@ -383,9 +599,12 @@ impl Reading<'_> {
             let Some(follows) = pattern.follows else {
                 continue;
             };
+            if !pattern.kinds().contains(&self.kind) {
+                continue;
+            }
             let Some(fields) = pattern.fields(line) else {
                 self.source.counts.cut += 1;
-                continue;
+                return true;
             };
             self.source.counts.understood += 1;
             match self.open {
@@ -401,10 +620,14 @@ impl Reading<'_> {
                         && fields
                             .iter()
                             .all(|field| self.events[place].fields.contains(field)) => {}
-                _ => self.orphans.push((follows, pattern.event, fields)),
+                _ if self.orphans.len() < MOST_ORPHANS => {
+                    self.orphans.push((follows, pattern.event, fields));
+                }
+                _ => self.source.counts.unplaced += 1,
             }
-            return;
+            return true;
         }
+        false
     }
 
     /// Where lines were put out of order, one continuation and one event that lacks it belong together.
@@ -424,6 +647,9 @@ impl Reading<'_> {
             let alone = distinct.iter().filter(|other| other.0 == *follows).count() == 1;
             let mut lacking: Vec<usize> = Vec::new();
             for (place, event) in self.events.iter().enumerate() {
+                if lacking.len() > 1 {
+                    break;
+                }
                 let again = lacking.iter().any(|known| {
                     self.events[*known].at == event.at && self.events[*known].text == event.text
                 });

@@ -48,6 +48,9 @@ fn all(out: &mut String, report: &Report) -> fmt::Result {
             writeln!(out, "    {trouble}")?;
         }
     }
+    for unread in &report.unread {
+        writeln!(out, "  not read: {unread}")?;
+    }
     for assumption in &report.assumptions {
         writeln!(out, "  {assumption}")?;
     }

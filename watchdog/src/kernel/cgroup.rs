@@ -8,10 +8,11 @@ use std::{
     fs::File,
     io,
     os::fd::{FromRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use super::Missing;
+use crate::collect::membership;
 
 /// The root, open.
 ///
@@ -21,7 +22,7 @@ pub fn root(asked: Option<&Path>) -> Result<File, Missing> {
     if let Some(path) = asked {
         return open(path);
     }
-    if let Some(path) = mounted() {
+    if let Some(path) = membership::unified() {
         return open(&path);
     }
     mount_detached().map_err(|error| {
@@ -52,22 +53,6 @@ fn open(path: &Path) -> Result<File, Missing> {
     Ok(file)
 }
 
-/// Where a cgroup v2 hierarchy is mounted with its root.
-fn mounted() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find_map(root_mount).map(PathBuf::from)
-}
-
-/// The mount point in a line of mountinfo (proc_pid_mountinfo(5)) if it is a cgroup v2 root.
-fn root_mount(line: &str) -> Option<&str> {
-    let (before, after) = line.split_once(" - ")?;
-    if after.split(' ').next() != Some("cgroup2") {
-        return None;
-    }
-    let mut fields = before.split(' ').skip(3);
-    (fields.next()? == "/").then(|| fields.next())?
-}
-
 fn mount_detached() -> io::Result<File> {
     let call = |number: libc::c_long, args: [libc::c_long; 5]| {
         // SAFETY: the calls below take integers and pointers to constants that outlive them.
@@ -96,20 +81,6 @@ fn mount_detached() -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_root_is_found_beside_v1_and_a_sub_tree_is_not_taken_for_it() {
-        let hybrid =
-            "36 27 0:31 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
-        assert_eq!(root_mount(hybrid), Some("/sys/fs/cgroup/unified"));
-        let container = "36 27 0:31 /docker/1 /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
-        assert_eq!(root_mount(container), None);
-        assert_eq!(
-            root_mount("36 27 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw"),
-            None
-        );
-        assert_eq!(root_mount("garbage"), None);
-    }
 
     #[test]
     fn where_none_is_mounted_one_is_had_that_nobody_else_sees() {

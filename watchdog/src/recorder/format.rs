@@ -272,7 +272,16 @@ impl Recording {
         };
         let mut blocks = 0_u64;
         loop {
-            match next(&mut reader)? {
+            let next = match next(&mut reader) {
+                Ok(next) => next,
+                // A packed file that was cut, a disk that fails: what was read is worth telling.
+                Err(error) => {
+                    recording.torn =
+                        Some(format!("after block {blocks}: {error}; read up to there"));
+                    return Ok(recording);
+                }
+            };
+            match next {
                 Next::End => return Ok(recording),
                 Next::Torn(why) => {
                     recording.torn = Some(format!("after block {blocks}: {why}; read up to there"));

@@ -3,7 +3,7 @@
 //! In: from the tick, every call of the book with its arguments ([`Op`]), over a bounded queue. Out: files
 //! that hold the minutes before a lease was in danger and the half minute after (`writer`), a small rolling
 //! file of what happened at all, and, if wished, everything. Never, at the tick's end: a lock, an allocation,
-//! a wait, a system call. Never, in the thread that keeps the memory (`ring`): a file; while the disk hangs
+//! a wait. Never, in the thread that keeps the memory (`ring`): a file; while the disk hangs
 //! it goes on, and the writer writes afterwards.
 //!
 //! A recording is read by [`mod@format`] and told again by [`replay`] through the very code that judged it.
@@ -15,6 +15,7 @@ mod ring;
 mod tests;
 mod writer;
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,7 +23,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crossbeam_queue::ArrayQueue;
 use serde::{Deserialize, Serialize};
 use watchdog_model::causes::collected::Collected;
 use watchdog_model::leases::note::{LeaseHandle, Note};
@@ -30,11 +30,15 @@ use watchdog_model::leases::observation::{FlowKey, FlowObservation};
 use watchdog_model::leases::settings::EntrySettings;
 use watchdog_model::time::Mono;
 
+use crate::surge;
 use format::Header;
 
-/// Calls that may wait for the memory's thread, which looks ten times a second: two ticks in which every one
-/// of 2,000 flows changed.
-const QUEUE: usize = 4096;
+/// Calls that may wait for the memory's thread, which looks ten times a second: two ticks in which every
+/// lease of a calm node's two thousand was renewed …
+const CALM: usize = 1_024;
+/// … and more of them once many thousand leases change at once, as when a server that grants ten thousand
+/// stands still: that is what recordings are for. Some 20 MiB, first touched then.
+const STORM: usize = 31_744;
 
 /// Compressed bytes kept in memory: some ten minutes of 100 leases, a quarter of a minute of 10,000.
 pub const KEPT_BYTES: usize = 4 << 20;
@@ -109,7 +113,6 @@ impl Plan {
 }
 
 pub(crate) struct Shared {
-    queue: ArrayQueue<Stamped>,
     /// Calls that found it full and are not yet said.
     lost: AtomicU64,
     /// All of them, and those that the disk could not take.
@@ -135,9 +138,17 @@ impl Shared {
     }
 }
 
-/// The tick's end. Cloned for whoever ends it.
-#[derive(Clone)]
+/// The tick's end.
 pub struct Recorder {
+    /// One thread puts calls, and from several places of one call: no two of them at a time.
+    queue: RefCell<surge::Sender<Stamped>>,
+    shared: Arc<Shared>,
+    keeper: Thread,
+}
+
+/// Everybody else's end.
+#[derive(Clone)]
+pub struct RecorderHandle {
     shared: Arc<Shared>,
     keeper: Thread,
 }
@@ -147,9 +158,9 @@ impl Recorder {
     ///
     /// # Errors
     /// A thread, or the handler of SIGUSR1, cannot be made.
-    pub fn start(plan: Plan, header: Header) -> io::Result<Self> {
+    pub fn start(plan: Plan, header: Header) -> io::Result<(Self, RecorderHandle)> {
+        let (sending, receiving) = surge::queue(CALM, STORM);
         let shared = Arc::new(Shared {
-            queue: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
             lost_in_all: plan.lost.clone(),
             stop: AtomicBool::new(false),
@@ -173,21 +184,34 @@ impl Recorder {
         let keeper = thread::Builder::new()
             .name("recorder".into())
             .stack_size(256 * 1024)
-            .spawn(move || ring::run(&of_keeper, &plan, header))?;
-        Ok(Self {
+            .spawn(move || ring::run(&of_keeper, receiving, &plan, header))?;
+        let recording = RecorderHandle {
+            shared: Arc::clone(&shared),
+            keeper: keeper.thread().clone(),
+        };
+        let recorder = Self {
+            queue: RefCell::new(sending),
             shared,
             keeper: keeper.thread().clone(),
-        })
+        };
+        Ok((recorder, recording))
     }
 
-    /// Notes a call. Called by the tick: nothing but a push into a queue of fixed size.
+    /// Notes a call. Called by the tick: nothing but a push into a queue of fixed size, and, where much comes
+    /// at once, a word to the thread that empties it.
     pub fn put(&self, at: Mono, op: Op) {
-        if self.shared.queue.push((at, op)).is_err() {
+        let mut queue = self.queue.borrow_mut();
+        let was_calm = queue.is_calm();
+        if !queue.send((at, op)) {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
             self.shared.lost_in_all.inc();
+        } else if was_calm && !queue.is_calm() {
+            self.keeper.unpark();
         }
     }
+}
 
+impl RecorderHandle {
     /// The configuration has changed.
     pub fn reconfigured(&self, settings: Vec<EntrySettings>) {
         *lock(&self.shared.settings) = Some(settings);

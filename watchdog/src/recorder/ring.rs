@@ -16,8 +16,9 @@ use watchdog_model::time::{MS, Mono, SECOND};
 
 use super::format::{BlockWriter, Context, Header, beginning, unpack};
 use super::writer::{Job, Target};
-use super::{Op, Plan, Shared, lock};
+use super::{Op, Plan, Shared, Stamped, lock};
 use crate::sinks::events::wall_clock;
+use crate::surge;
 use crate::tick::clock;
 
 /// How often the queue is emptied.
@@ -57,7 +58,12 @@ struct Thin {
 }
 
 /// Runs until it is told to stop.
-pub(super) fn run(shared: &Shared, plan: &Plan, header: Header) {
+pub(super) fn run(
+    shared: &Shared,
+    mut queue: surge::Receiver<Stamped>,
+    plan: &Plan,
+    header: Header,
+) {
     let mut ring = Ring::new(plan, header);
     ring.open_first(shared);
     loop {
@@ -69,8 +75,8 @@ pub(super) fn run(shared: &Shared, plan: &Plan, header: Header) {
             ring.take(shared, clock(), &Op::Settings(settings));
         }
         // Bounded: what comes meanwhile waits for the next look.
-        for _ in 0..2 * super::QUEUE {
-            let Some((at, op)) = shared.queue.pop() else {
+        for _ in 0..super::CALM + super::STORM {
+            let Some((at, op)) = queue.take() else {
                 break;
             };
             ring.take(shared, at, &op);

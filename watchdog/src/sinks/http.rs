@@ -1,25 +1,31 @@
 //! The TCP port and the Unix socket, and what a connection may cost.
 //!
 //! In: connections. Out: answers by [`api`]. Never: a connection kept for a peer that dawdles; one
-//! peer's dawdling at another's cost (the socket has places of its own).
+//! peer's dawdling at another's cost (the socket has places of its own); more CPU time for all who ask
+//! than their [`Allowance`], whatever they send.
 
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
+use super::allowance::{Allowance, Metered};
 use super::api::reply::{Asked, Body, Peer};
 use super::api::{self, Sources};
 
@@ -30,10 +36,17 @@ const MAX_CONNECTIONS: usize = 256;
 /// A connection's life; a scraper that keeps one opens another. Answers that go on for longer by
 /// their nature (a stream, a wait) are let end.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+/// Time for a connection's first byte, and for its handshake where TLS is spoken.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Time for a request's head, and for the next one on a connection that is kept.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// To who speaks plain HTTP where TLS is spoken.
+const SPEAK_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+    this port speaks TLS; write https:// instead of http://\n";
 
 /// Listeners that are bound and do not answer yet.
 #[derive(Debug)]
@@ -153,18 +166,49 @@ pub fn bind_socket(path: &Path, mode: u32) -> Result<BoundSocket, String> {
     })
 }
 
+/// How those who come are met.
+#[derive(Clone)]
+pub struct Doors {
+    /// Who greets those at the port; None: TLS is not spoken.
+    pub tls: Option<TlsAcceptor>,
+    /// What those at the port may cost.
+    pub port: Arc<Allowance>,
+    /// What those at the socket may cost.
+    pub socket: Arc<Allowance>,
+}
+
+impl Doors {
+    /// Without TLS, for a daemon that may use a whole core.
+    #[must_use]
+    pub fn open() -> Self {
+        let allowance = || Allowance::new(1.0, crate::tick::clock);
+        Self {
+            tls: None,
+            port: allowance(),
+            socket: allowance(),
+        }
+    }
+}
+
+/// A connection on which HTTP is spoken, whatever lies below.
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
+
 /// Answers until the task is dropped.
-pub async fn serve(bound: Bound, sources: Sources) -> io::Result<Infallible> {
+pub async fn serve(bound: Bound, sources: Sources, doors: Doors) -> io::Result<Infallible> {
     let Bound {
         listener, socket, ..
     } = bound;
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let tls = doors.tls.as_ref();
     let port = accept(
         || async {
             let (stream, address) = listener.accept().await?;
             Ok((stream, Peer::Network(address)))
         },
+        |stream| greet(stream, tls.cloned()),
         &sources,
+        &doors.port,
     );
     let Some(socket) = socket else {
         return port.await;
@@ -183,16 +227,44 @@ pub async fn serve(bound: Bound, sources: Sources) -> io::Result<Infallible> {
             };
             Ok((stream, peer))
         },
+        |stream| async { Some(Box::new(stream) as Box<dyn Duplex>) },
         &sources,
+        &doors.socket,
     );
     let (never, _) = tokio::try_join!(port, local)?;
     Ok(never)
 }
 
-async fn accept<S, F>(next: impl Fn() -> F, sources: &Sources) -> io::Result<Infallible>
+/// Speaks TLS with who comes, if it is spoken; None: they do not.
+async fn greet(mut stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Box<dyn Duplex>> {
+    let Some(tls) = tls else {
+        return Some(Box::new(stream));
+    };
+    let mut first = [0];
+    if stream.peek(&mut first).await.ok()? == 1 && first[0].is_ascii_uppercase() {
+        // Whoever is gone has not asked.
+        let _told = stream.write_all(SPEAK_TLS).await;
+        let _told = stream.shutdown().await;
+        return None;
+    }
+    match tls.accept(stream).await {
+        Ok(stream) => Some(Box::new(stream)),
+        Err(error) => {
+            tracing::debug!("http: no TLS came about: {error}");
+            None
+        }
+    }
+}
+
+async fn accept<S, F, G>(
+    next: impl Fn() -> F,
+    greet: impl Fn(S) -> G,
+    sources: &Sources,
+    allowance: &Arc<Allowance>,
+) -> io::Result<Infallible>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = io::Result<(S, Peer)>>,
+    G: Future<Output = Option<Box<dyn Duplex>>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -200,9 +272,19 @@ where
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return Err(io::ErrorKind::Other.into());
         };
+        drop(allowance.turn().await);
         match next().await {
             Ok((stream, peer)) => {
-                tokio::spawn(converse(stream, peer, sources.clone(), place));
+                let (greeting, sources) = (greet(stream), sources.clone());
+                let charged = Arc::clone(allowance);
+                let task = async move {
+                    let greeted = tokio::time::timeout(HANDSHAKE_LIMIT, greeting).await;
+                    // A peer that breaks off or dawdles is no event of ours.
+                    if let Ok(Some(stream)) = greeted {
+                        converse(stream, peer, sources, charged, place).await;
+                    }
+                };
+                tokio::spawn(Metered::new(task, Arc::clone(allowance)));
             }
             Err(error) => {
                 tracing::warn!("http: cannot accept: {error}");
@@ -214,9 +296,10 @@ where
 }
 
 async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: Box<dyn Duplex>,
     peer: Peer,
     sources: Sources,
+    allowance: Arc<Allowance>,
     place: OwnedSemaphorePermit,
 ) {
     // One token goes along with each answer that takes its time.
@@ -225,7 +308,8 @@ async fn converse(
     let service = service_fn(move |request| {
         let sources = sources.clone();
         let token = Arc::clone(&held);
-        async move { Ok::<_, Infallible>(respond(request, peer, &sources, token).await) }
+        let allowance = Arc::clone(&allowance);
+        async move { Ok::<_, Infallible>(respond(request, peer, &sources, token, &allowance).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -249,7 +333,9 @@ async fn respond(
     peer: Peer,
     sources: &Sources,
     lasting: Arc<()>,
+    allowance: &Allowance,
 ) -> Response<Body> {
+    let turn = allowance.turn().await;
     let (head, body) = request.into_parts();
     let asked = Asked {
         method: head.method,
@@ -260,14 +346,22 @@ async fn respond(
         body: Some(body),
         lasting,
     };
-    api::answer(&asked, sources).await
+    let answer = api::answer(&asked, sources);
+    tokio::pin!(answer);
+    // Whatever is to be computed is computed at once; who waits for something then waits without a turn.
+    let at_once = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
+    drop(turn);
+    match at_once {
+        Poll::Ready(reply) => reply,
+        Poll::Pending => answer.await,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sinks::api::tests::sources;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
     use watchdog_model::time::SECOND;
 
     async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
@@ -283,7 +377,7 @@ mod tests {
         let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = bound.address();
         assert_ne!(address.port(), 0);
-        let server = tokio::spawn(serve(bound, sources(10 * SECOND).0));
+        let server = tokio::spawn(serve(bound, sources(10 * SECOND).0, Doors::open()));
         let connect = || tokio::net::TcpStream::connect(address);
         let text = ask(connect().await.unwrap(), "GET /metrics").await;
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
@@ -311,7 +405,11 @@ mod tests {
                 .contains("is taken by another process"),
         );
         let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let server = tokio::spawn(serve(bound.and(Some(socket)), sources(10 * SECOND).0));
+        let server = tokio::spawn(serve(
+            bound.and(Some(socket)),
+            sources(10 * SECOND).0,
+            Doors::open(),
+        ));
         let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
         let text = ask(stream, "GET /api/v1/mine").await;
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");

@@ -3,6 +3,7 @@
 
 pub mod alertmanager;
 pub mod alerts;
+pub mod allowance;
 pub mod api;
 pub mod dispatch;
 pub mod events;
@@ -16,5 +17,6 @@ mod post;
 pub(crate) mod samples;
 pub mod stream;
 pub mod tally;
+pub mod tls;
 pub mod webhook;
 pub mod words;

@@ -22,10 +22,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Url;
+use crate::trusted;
 
 /// How often a name is looked up again; a resolver's own answers rarely hold longer.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(60);
@@ -301,21 +302,11 @@ fn tls(host: &str) -> Option<(TlsConnector, ServerName<'static>)> {
     let name = ServerName::try_from(host.to_owned())
         .inspect_err(|error| tracing::error!("alerts: {host:?} is no name for https: {error}"))
         .ok()?;
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (taken, _) = roots.add_parsable_certificates(found.certs);
-    if taken == 0 {
-        tracing::error!(
-            "alerts: this node trusts no certificate authority, so https reaches nobody; install \
-             ca-certificates"
-        );
-    }
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .inspect_err(|error| tracing::error!("alerts: https cannot be set up: {error}"))
-        .ok()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some((TlsConnector::from(Arc::new(config)), name))
+    let unreached = |error: &String| tracing::error!("alerts: https reaches nobody: {error}");
+    // Trusting nobody, each post says of itself who is not trusted.
+    let roots = trusted::by_the_node().inspect_err(unreached);
+    let config = trusted::client(roots.unwrap_or_else(|_| RootCertStore::empty()))
+        .inspect_err(unreached)
+        .ok()?;
+    Some((TlsConnector::from(config), name))
 }

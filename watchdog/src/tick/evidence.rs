@@ -25,9 +25,9 @@ impl<G: Gauges + 'static> Tick<G> {
             return;
         };
         let outbox = &mut self.outbox;
-        let recorder = self.recorder.clone();
+        let recorder = self.recorder.as_ref();
         let record = |op| {
-            if let Some(recorder) = &recorder {
+            if let Some(recorder) = recorder {
                 recorder.put(now, op);
             }
         };

@@ -1,8 +1,11 @@
 //! From a flow's slot in the kernel's memory to an observation.
 //!
 //! In: slots. Out: [`FlowObservation`]s, only of those that changed since the last look. What is
-//! compared are version words and a few counters, so an idle flow costs five cache lines a tick.
+//! compared are version words and a few counters, so an idle flow costs five cache lines a tick, asked
+//! for some slots ahead.
 
+#[cfg(target_arch = "x86_64")]
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use watchdog_common::layout::{
@@ -65,7 +68,7 @@ pub struct Flow {
     pub left_out: u32,
     /// When the stream was last read, and since when something in it is not, whichever lease it is of.
     stream_read: (Option<Mono>, Option<Mono>),
-    stamp: Stamp,
+    generation: u32,
     /// The threads that serve it.
     pub servers: Servers,
     answers_shown: u64,
@@ -82,7 +85,7 @@ impl Flow {
     }
 
     /// Shows what is new in it as figures.
-    pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book, now: Mono) {
+    pub fn figures(&mut self, gauges: &mut impl Gauges, book: &Book) {
         let seen = self.observation;
         if seen.answers != self.answers_shown {
             self.answers_shown = seen.answers;
@@ -98,8 +101,8 @@ impl Flow {
         };
         if renewal != self.renewal_shown {
             if let (Some(before), Some(newest)) = (self.renewal_shown, renewal)
-                && let Some(lease) = book.carried(seen.key, now)
-                && let Some(timeout_ns) = lease.subject.timeout_ns
+                && let Some(lease) = book.carried(seen.key)
+                && let Some(timeout_ns) = lease.timeout_ns
             {
                 gauges.renewal_gap(self, newest.since(before), timeout_ns);
             }
@@ -111,6 +114,14 @@ impl Flow {
 /// All flows, by slot index.
 pub struct FlowTable {
     flows: Vec<Option<Flow>>,
+    /// Each slot as it was when it was last read. Apart from the flows: a look at a slot in which
+    /// nothing has changed goes no further than this.
+    stamps: Vec<Stamp>,
+    turn: usize,
+    /// Slots that are to be looked at whoever's turn it is.
+    wished: Vec<bool>,
+    /// How many flows it is not known of whether they are watched.
+    undecided: usize,
     reads_known: bool,
     left_out: u64,
 }
@@ -122,6 +133,10 @@ impl FlowTable {
         Self {
             // Filled as slots come into use: memory that is never touched costs nothing.
             flows: Vec::with_capacity(capacity),
+            stamps: Vec::with_capacity(capacity),
+            turn: 0,
+            wished: Vec::with_capacity(capacity),
+            undecided: 0,
             reads_known,
             left_out: 0,
         }
@@ -134,28 +149,30 @@ impl FlowTable {
     pub unsafe fn look(&mut self, index: usize, slot: *const FlowSlot) -> bool {
         // SAFETY: by contract.
         let stamp = unsafe { stamp(slot) };
+        if self.stamps.get(index) == Some(&stamp) {
+            return false;
+        }
         if index >= self.flows.capacity() {
             return false;
         }
         while self.flows.len() <= index {
             self.flows.push(None);
+            self.stamps.push(Stamp::default());
+            self.wished.push(false);
         }
         let place = &mut self.flows[index];
-        if place.as_ref().is_some_and(|flow| flow.stamp == stamp) {
-            return false;
-        }
         // SAFETY: by contract.
         let Some(fresh) = (unsafe { read(index, slot, stamp, self.reads_known) }) else {
             // A writer was at it; the stamp stays old, so the next tick looks again.
             return false;
         };
         let left_out = match place {
-            Some(flow) if flow.stamp.generation == stamp.generation => flow.left_out,
+            Some(flow) if flow.generation == stamp.generation => flow.left_out,
             _ => 0,
         };
         self.left_out += u64::from(fresh.left_out.wrapping_sub(left_out));
         match place {
-            Some(flow) if flow.stamp.generation == stamp.generation => {
+            Some(flow) if flow.generation == stamp.generation => {
                 let (stall, remembered) = (flow.observation.stall, flow.observation.remembered);
                 flow.observation = fresh.observation;
                 flow.observation.stall = stall;
@@ -164,12 +181,36 @@ impl FlowTable {
                 flow.is_shared = fresh.is_shared;
                 flow.left_out = fresh.left_out;
                 flow.stream_read = fresh.stream_read;
-                flow.stamp = stamp;
                 flow.servers = fresh.servers;
             }
-            _ => *place = Some(fresh),
+            _ => {
+                let is_open = |flow: &Flow| usize::from(flow.watched.is_none());
+                self.undecided -= place.as_ref().map_or(0, is_open);
+                self.undecided += is_open(&fresh);
+                *place = Some(fresh);
+            }
         }
+        self.stamps[index] = stamp;
         true
+    }
+
+    /// Whose turn the next look is, where slots take turns: those with an even or those with an odd index.
+    pub fn next_turn(&mut self) -> usize {
+        self.turn ^= 1;
+        self.turn
+    }
+
+    /// Has the slot of this flow looked at in this tick.
+    pub fn wish(&mut self, key: FlowKey) {
+        let index = usize::try_from(key.0 & u64::from(u32::MAX) & !PLACE_BITS).ok();
+        if let Some(wished) = index.and_then(|index| self.wished.get_mut(index)) {
+            *wished = true;
+        }
+    }
+
+    /// Whether it is to be, and not again.
+    pub fn take_wish(&mut self, index: usize) -> bool {
+        self.wished.get_mut(index).is_some_and(std::mem::take)
     }
 
     /// How many renewals were of leases that found no place in their flow's slot.
@@ -201,8 +242,23 @@ impl FlowTable {
     /// Whether it is still open whether the flow in a slot is watched.
     #[must_use]
     pub fn undecided(&self, index: usize) -> bool {
-        let flow = self.flows.get(index).and_then(Option::as_ref);
-        flow.is_some_and(|flow| flow.watched.is_none())
+        // Mostly it is known of all.
+        self.undecided > 0
+            && self
+                .flows
+                .get(index)
+                .and_then(Option::as_ref)
+                .is_some_and(|flow| flow.watched.is_none())
+    }
+
+    /// What has been found out of whether the flow in a slot is watched; None: still nothing.
+    pub fn decide(&mut self, index: usize, watched: Option<bool>) {
+        if let (Some(watched), true) = (watched, self.undecided(index))
+            && let Some(flow) = self.get_mut(index)
+        {
+            flow.watched = Some(watched);
+            self.undecided -= 1;
+        }
     }
 
     /// The threads that serve the flow in a slot.
@@ -229,8 +285,10 @@ impl FlowTable {
 
     /// Forgets the flow in a slot.
     pub fn forget(&mut self, index: usize) {
+        self.decide(index, Some(false));
         if let Some(place) = self.flows.get_mut(index) {
             *place = None;
+            self.stamps[index] = Stamp::default();
         }
     }
 
@@ -238,6 +296,29 @@ impl FlowTable {
     pub fn iter(&self) -> impl Iterator<Item = &Flow> {
         self.flows.iter().flatten()
     }
+}
+
+/// How many slots ahead memory is asked for: a look at one takes a few nanoseconds, memory a hundred.
+pub const AHEAD: usize = 8;
+
+/// Has the CPU fetch what a look at this slot will read. A hint, which no address can make fail.
+pub fn fetch(slot: *const FlowSlot) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in [
+        offset_of!(FlowSlot, state),
+        offset_of!(FlowSlot, requests.version),
+        offset_of!(FlowSlot, replies.version),
+        offset_of!(FlowSlot, reads.version),
+        offset_of!(FlowSlot, writes.version),
+        offset_of!(FlowSlot, life.how),
+    ] {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program could see, and no address makes it fail.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(slot.cast::<i8>().wrapping_add(offset)) };
+    }
+    // Elsewhere the compiler has no stable name for it.
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slot;
 }
 
 /// # Safety
@@ -351,7 +432,7 @@ unsafe fn read(
         is_shared,
         left_out: requests.left_out,
         stream_read,
-        stamp,
+        generation: stamp.generation,
         servers: servers(&reads, &writes),
         answers_shown: 0,
         reads_shown: 0,

@@ -2,7 +2,7 @@
 
 use watchdog_common::layout::Losses;
 use watchdog_model::leases::{
-    book::LeaseView,
+    book::LeaseBrief,
     note::Stage,
     observation::{Role, TimeoutSource},
 };
@@ -60,11 +60,11 @@ impl Tally {
         min_timeout_ns: u64::MAX,
     };
 
-    fn add(&mut self, lease: &LeaseView) {
+    fn add(&mut self, lease: &LeaseBrief) {
         self.stages[stage_index(lease.stage)] += 1;
         // A guess is no figure to set an alarm by.
-        let known = lease.subject.timeout_source != TimeoutSource::Inferred;
-        if let Some(timeout_ns) = lease.subject.timeout_ns.filter(|_| known) {
+        let known = lease.timeout_source != TimeoutSource::Inferred;
+        if let Some(timeout_ns) = lease.timeout_ns.filter(|_| known) {
             self.min_timeout_ns = self.min_timeout_ns.min(timeout_ns);
         }
         let Some(mut remaining_ns) = lease.remaining_ns else {
@@ -224,10 +224,10 @@ impl Gauges for MetricGauges {
         self.tallies.fill([Tally::EMPTY; 2]);
         let mut sources = [0_i64; 3];
         for lease in &mut *snapshot.leases {
-            if let Some(tally) = self.tallies.get_mut(usize::from(lease.subject.entry)) {
-                tally[role_index(lease.subject.role)].add(&lease);
+            if let Some(tally) = self.tallies.get_mut(usize::from(lease.entry)) {
+                tally[role_index(lease.role)].add(&lease);
             }
-            sources[match lease.subject.timeout_source {
+            sources[match lease.timeout_source {
                 TimeoutSource::Inferred => 0,
                 TimeoutSource::Config => 1,
                 TimeoutSource::Handshake => 2,

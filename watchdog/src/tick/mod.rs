@@ -24,7 +24,7 @@ use watchdog_common::layout::{SLOT_DEAD, SLOT_LIVE};
 use watchdog_model::{
     Mono,
     leases::{
-        book::{Book, LeaseView},
+        book::{Book, LeaseBrief},
         note::Note,
     },
     time::{MS, SECOND},
@@ -38,7 +38,7 @@ use crate::{
         tls,
     },
     kernel::{Kernel, state::State},
-    live::Publisher,
+    live::{Publisher, Sheet},
     memory,
     outbox::{Message, Outbox, Stamped},
     priority::{self, Priority},
@@ -57,8 +57,34 @@ const GAUGES_EVERY_NS: u64 = 250 * MS;
 /// With many leases a pass over all of them takes milliseconds: the next one then waits for so many
 /// times as long, which is one percent of a core.
 const GAUGES_REST: u64 = 100;
+/// The same for what is kept over a restart, which is worth less: a tenth of a percent.
+const SLATE_REST: u64 = 1000;
+/// With more slots than this in use every second tick looks at every second of them, and besides at
+/// those by which something is judged in that tick. What a flow shows is news within 100 ms then; the
+/// shortest margin from any of it to a warning is 250.
+pub const BY_TURNS: usize = 2_048;
 /// Slots looked at beyond the kernel's high-water mark, which two CPUs may race to raise.
 const BEYOND_MARK: usize = 64;
+
+/// When a pass over all leases is due again.
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    due: Mono,
+    rested: Mono,
+}
+
+impl Turn {
+    /// Whether it is, or may be while there is a reason to.
+    fn has_come(&self, now: Mono, is_wished: bool) -> bool {
+        now >= self.due || is_wished && now >= self.rested
+    }
+
+    /// It took so long: the next one waits for `rest` times that.
+    fn took(&mut self, now: Mono, took_ns: u64, rest: u64) {
+        self.rested = now.plus(took_ns.saturating_mul(rest));
+        self.due = self.rested.max(now.plus(GAUGES_EVERY_NS));
+    }
+}
 
 /// Nanoseconds on the monotonic clock.
 #[must_use]
@@ -108,7 +134,7 @@ pub trait Gauges: Send {
 /// What [`Gauges::snapshot`] is given.
 pub struct Snapshot<'a> {
     /// Every lease.
-    pub leases: &'a mut dyn Iterator<Item = LeaseView>,
+    pub leases: &'a mut dyn Iterator<Item = LeaseBrief>,
     /// Slots for flows.
     pub slots: usize,
     /// Every flow that is alive.
@@ -235,8 +261,9 @@ impl<G: Gauges + 'static> Tick<G> {
         let mut flows = FlowTable::new(capacity, self.reads);
         let mut threads = ThreadTable::new();
         let mut due = clock();
-        let mut gauges_due = due;
-        let mut rested = due;
+        let mut gauges = Turn::default();
+        let mut slate = Turn::default();
+        let mut sheet = Turn::default();
         while !self.control.stop.load(Ordering::Relaxed) {
             let now = clock();
             let late_ns = now.since(due);
@@ -266,13 +293,23 @@ impl<G: Gauges + 'static> Tick<G> {
             let said = self.look(&mut flows, &mut threads, now);
             self.gather(&flows, &threads, now);
             self.service.feed(now);
-            // Whoever hears of a change finds it on the sheet, unless that would cost too much.
-            if now >= gauges_due || said && now >= rested {
+            // Whoever hears of a change finds it there, unless that would cost too much.
+            if gauges.has_come(now, said) {
                 let begun = clock();
                 self.figures(&flows, &threads, now);
-                let took_ns = clock().since(begun);
-                rested = now.plus(took_ns.saturating_mul(GAUGES_REST));
-                gauges_due = rested.max(now.plus(GAUGES_EVERY_NS));
+                gauges.took(now, clock().since(begun), GAUGES_REST);
+            }
+            if slate.has_come(now, said) {
+                let begun = clock();
+                self.slate.leave(&flows, &self.book);
+                slate.took(now, clock().since(begun), SLATE_REST);
+            }
+            if sheet.has_come(now, true)
+                && let Some(blank) = self.live.begin()
+            {
+                let begun = clock();
+                self.write(blank, now);
+                sheet.took(now, clock().since(begun), GAUGES_REST);
             }
             // However long it took: never more than half of a CPU, and a sleep each time, which is
             // what RLIMIT_RTTIME counts from.
@@ -307,9 +344,9 @@ impl<G: Gauges + 'static> Tick<G> {
     /// One look at everything that may have changed. Whether there was something to say.
     fn look(&mut self, flows: &mut FlowTable, threads: &mut ThreadTable, now: Mono) -> bool {
         let outbox = &mut self.outbox;
-        let recorder = self.recorder.clone();
+        let recorder = self.recorder.as_ref();
         let record = |op| {
-            if let Some(recorder) = &recorder {
+            if let Some(recorder) = recorder {
                 recorder.put(now, op);
             }
         };
@@ -330,7 +367,20 @@ impl<G: Gauges + 'static> Tick<G> {
             let end = mark.saturating_add(BEYOND_MARK).min(state.flows.len());
             // Refused, the flows beyond stay unseen and are tried again at the next tick.
             let _ = state.flows.ensure(end);
+            let by_turns = end > BY_TURNS;
+            let turn = flows.next_turn();
+            if by_turns {
+                self.book.due(now, &mut |flow| flows.wish(flow));
+            }
             for index in 0..end {
+                let is_its_turn = !by_turns || index % 2 == turn;
+                let is_wished = by_turns && flows.take_wish(index);
+                if !(is_its_turn || is_wished || stalls_changed || flows.undecided(index)) {
+                    continue;
+                }
+                if is_its_turn && let Some(ahead) = state.flows.at(index + flows::AHEAD) {
+                    flows::fetch(ahead);
+                }
                 let Some(slot) = state.flows.at(index) else {
                     continue;
                 };
@@ -352,8 +402,9 @@ impl<G: Gauges + 'static> Tick<G> {
                         if undecided {
                             let seen = &flow.observation;
                             let owner = seen.owner.map(|owner| owner.pid);
-                            flow.watched = self.executables.watched_by(seen.entry, owner, now);
-                            if flow.watched == Some(false) {
+                            let watched = self.executables.watched_by(seen.entry, owner, now);
+                            flows.decide(index, watched);
+                            if watched == Some(false) {
                                 state.refuse_flow(index);
                             }
                         }
@@ -364,14 +415,14 @@ impl<G: Gauges + 'static> Tick<G> {
                         {
                             sealed.want(owner.pid, now);
                         }
-                        flow.figures(&mut self.gauges, &self.book, now);
+                        flow.figures(&mut self.gauges, &self.book);
                         if !flow.met {
                             flow.met = true;
                             flow.observation.remembered = self.remembered.of(flow);
                         }
                         if !flow.foreign {
                             if recorder.is_some() {
-                                let known = self.book.carried(flow.observation.key, now);
+                                let known = self.book.carried(flow.observation.key);
                                 let cadence = known.and_then(|lease| lease.learned_cadence_ns);
                                 record(Op::Observe {
                                     flow: flow.observation,
@@ -414,14 +465,8 @@ impl<G: Gauges + 'static> Tick<G> {
     fn figures(&mut self, flows: &FlowTable, threads: &ThreadTable, now: Mono) {
         let losses = self.state().map(State::losses).unwrap_or_default();
         let waits = self.state().map(State::waits).unwrap_or_default();
-        let mut sheet = self.live.begin();
-        let note = |lease: &LeaseView| {
-            if let Some(sheet) = &mut sheet {
-                sheet.push(lease);
-            }
-        };
         self.gauges.snapshot(&mut Snapshot {
-            leases: &mut self.book.leases(now).inspect(note),
+            leases: &mut self.book.briefs(now),
             slots: self.state().map_or(0, |state| state.flows.len()),
             flows,
             losses,
@@ -431,6 +476,7 @@ impl<G: Gauges + 'static> Tick<G> {
             threads_refused: threads.refused(),
             leases_refused: self.book.refused() + flows.left_out(),
         });
+        self.live.count(self.book.len());
         if let Some(sealed) = &mut self.sealed {
             // Idle ones too: their processes are wanted for as long as they have them.
             let watched = flows
@@ -440,10 +486,14 @@ impl<G: Gauges + 'static> Tick<G> {
                 sealed.want(owner.pid, now);
             }
         }
-        if let Some(sheet) = sheet {
-            self.live.publish(sheet, now);
+    }
+
+    /// Writes all leases on a sheet that somebody has laid out.
+    fn write(&self, mut sheet: Sheet, now: Mono) {
+        for lease in self.book.leases(now) {
+            sheet.push(&lease);
         }
-        self.slate.leave(flows, &self.book, now);
+        self.live.publish(sheet, now);
     }
 
     fn state(&self) -> Option<&State> {

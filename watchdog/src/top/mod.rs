@@ -9,7 +9,7 @@ pub mod data;
 mod screen;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -18,13 +18,16 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
 use ratatui::{DefaultTerminal, Terminal};
+use tokio_rustls::rustls::pki_types::ServerName;
 use watchdog_model::Mono;
 
 use self::client::{Client, Place};
 use self::data::{Incident, Incidents, Lease, Leases, Overview};
 use self::screen::Means;
+use crate::config::Url;
 use crate::failure::Failure;
 use crate::tick::clock;
+use crate::trusted;
 
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -42,9 +45,12 @@ pub struct TopArgs {
         conflicts_with = "url"
     )]
     pub socket: PathBuf,
-    /// Ask a port instead, perhaps of another node: http://HOST:PORT
+    /// Ask a port instead, perhaps of another node: http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// The authority that vouches for an https server, PEM; without it those that this node trusts do.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub ca: Option<PathBuf>,
     /// File with the token that the port asks for.
     #[arg(long, value_name = "FILE", requires = "url")]
     pub token_file: Option<PathBuf>,
@@ -286,16 +292,7 @@ pub fn run(args: &TopArgs) -> Result<(), Failure> {
 pub fn client(args: &TopArgs) -> Result<Client, Failure> {
     let place = match &args.url {
         None => Place::Socket(args.socket.clone()),
-        Some(url) => Place::Port(
-            url.strip_prefix("http://")
-                .map(|host| host.trim_end_matches('/').to_owned())
-                .filter(|host| host.contains(':') && !host.contains('/'))
-                .ok_or_else(|| {
-                    Failure::Usage(format!(
-                        "--url {url:?}: write it like http://127.0.0.1:9527"
-                    ))
-                })?,
-        ),
+        Some(url) => at_url(url, args.ca.as_deref()).map_err(Failure::Usage)?,
     };
     let token = match &args.token_file {
         None => None,
@@ -308,7 +305,36 @@ pub fn client(args: &TopArgs) -> Result<Client, Failure> {
                 .to_owned(),
         ),
     };
-    Ok(Client { place, token })
+    Ok(Client::new(place, token))
+}
+
+fn at_url(url: &str, ca: Option<&Path>) -> Result<Place, String> {
+    let parsed = Url::parse(url).map_err(|what| format!("--url {what}"))?;
+    if parsed.path != "/" {
+        return Err(format!(
+            "--url {url:?}: write it without a path, like http://127.0.0.1:9527"
+        ));
+    }
+    let host = &parsed.host;
+    let at = if host.contains(':') {
+        format!("[{host}]:{}", parsed.port)
+    } else {
+        format!("{host}:{}", parsed.port)
+    };
+    if !parsed.tls {
+        return match ca {
+            None => Ok(Place::Port { at, tls: None }),
+            Some(_) => Err(format!("--ca is for https; --url is {url:?}")),
+        };
+    }
+    let name = ServerName::try_from(host.clone())
+        .map_err(|error| format!("--url {url:?}: {host:?} is no name for https: {error}"))?;
+    let roots = match ca {
+        None => trusted::by_the_node()?,
+        Some(file) => trusted::by_file(file).map_err(|what| format!("--ca {what}"))?,
+    };
+    let tls = Some((trusted::client(roots)?, name));
+    Ok(Place::Port { at, tls })
 }
 
 fn means() -> Means {
@@ -359,13 +385,12 @@ fn ask(client: &Client, wish: &Wish) -> Answer {
 }
 
 fn once(client: &Client, means: Means) -> Result<(), Failure> {
-    const WIDTH: u16 = 150;
+    // So that the names of leases are whole.
+    const WIDTH: u16 = 200;
     let mut view = View::default();
     let answer = ask(client, &view.wish(1000));
     if let Err(why) = &answer.told {
-        return Err(Failure::Running(format!(
-            "{why}; does the daemon run? Its socket is api.sock in its --state-dir"
-        )));
+        return Err(Failure::Running(format!("{why}{}", client.hint(why))));
     }
     view.take(answer);
     // Nothing is selected.

@@ -268,7 +268,7 @@ fn row<'a>(lease: &Lease, means: Means, width: u16, passed: i64) -> Line<'a> {
         MIDDLE.. => 10,
         _ => 8,
     };
-    let (full, empty) = means.bar(lease.share(passed).unwrap_or(1.0), cells);
+    let (full, empty) = means.bar(lease.share(passed).unwrap_or(0.0), cells);
     let cause = match (lease.cause.as_deref(), lease.condition.as_deref()) {
         (Some("unknown") | None, Some(condition)) => words(condition),
         (Some("unknown") | None, None) => String::new(),

@@ -3,13 +3,15 @@
 //! installed into a fresh Debian, upgraded and purged.
 //!
 //! In: root, `cargo xtask package`'s result (or the package that `LEASE_WATCHDOG_DEB` names). Out: a
-//! verdict. systemd is not needed as PID 1: who starts the daemon here is setpriv, with what the unit
-//! says.
+//! verdict. systemd is not needed as PID 1 of this machine: who starts the daemon here is setpriv, with what
+//! the unit says, and in [`booted`] a systemd of its own.
 
 #[expect(dead_code, reason = "the stories use the rest")]
 #[path = "../stories/harness/mod.rs"]
 mod harness;
 
+mod booted;
+mod contained;
 mod installed;
 mod unit;
 

@@ -289,6 +289,32 @@ fn who_dawdles_keeps_others_waiting_for_seconds_at_most() {
         assert!(freed.is_some(), "the port answers while they stay");
         drop(idle);
     });
+    target.under("questions without end", || {
+        let mut kept: Vec<TcpStream> = (0..200).map(|_| target.connect()).collect();
+        for stream in &mut kept {
+            stream.set_nonblocking(true).expect("a flag");
+        }
+        let until = clock::now_us() + 12_000_000;
+        let many = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20);
+        let mut room = vec![0; 64 * 1024];
+        let mut slowest_us = 0;
+        while clock::now_us() < until {
+            for stream in &mut kept {
+                let _full = stream.write(&many);
+                if matches!(stream.read(&mut room), Ok(0)) {
+                    *stream = target.connect();
+                    stream.set_nonblocking(true).expect("a flag");
+                }
+            }
+            let began = clock::now_us();
+            assert!(target.metrics().is_some(), "the socket answers");
+            slowest_us = slowest_us.max(clock::now_us() - began);
+        }
+        assert!(
+            slowest_us < 3_000_000,
+            "the socket's slowest answer: {slowest_us} us"
+        );
+    });
     target.under("waits without end", || {
         let honest = format!("Authorization: Bearer {TOKEN}\r\n");
         let waiting: Vec<TcpStream> = (0..300)

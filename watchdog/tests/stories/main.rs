@@ -23,6 +23,7 @@ mod frozen_client;
 mod frozen_server;
 mod healthy;
 mod hostile;
+mod https;
 mod late_start;
 mod page;
 mod paths;

@@ -19,7 +19,7 @@ use watchdog::sinks::api::{Sources, ledger::Ledger, mutes::Desk};
 use watchdog::sinks::http;
 use watchdog::sinks::metrics::Metrics;
 use watchdog::tick;
-use watchdog_model::causes::Verdict;
+use watchdog_model::causes::Cause;
 use watchdog_model::leases::book::LeaseView;
 use watchdog_model::leases::note::{Condition, LeaseHandle, LeaseId, Stage as ModelStage, Subject};
 use watchdog_model::leases::observation::{Endpoints, Owner, Role, TimeoutSource};
@@ -205,7 +205,7 @@ fn lease(handle: u64, comm: &[u8], now: Mono) -> LeaseView {
         stage: ModelStage::Healthy,
         condition: Condition::None,
         since: answered_at,
-        verdict: Verdict::UNKNOWN,
+        cause: Cause::Unknown,
         floor: Some(answered_at.plus(600 * SECOND)),
         remaining_ns: None,
         answered_at: Some(answered_at),
@@ -228,8 +228,9 @@ fn ten_thousand_leases_scroll_and_no_name_is_run() {
         .enable_all()
         .build()
         .expect("tokio starts");
-    let (publisher, board) = live::board(LEASES as usize);
-    let mut sheet = publisher.begin().expect("a sheet is free");
+    // No tick runs here: what is published now stays the newest.
+    let (publisher, board) = live::board(Duration::ZERO);
+    let mut sheet = live::Sheet::with_room(LEASES as usize);
     let now = tick::clock();
     for handle in 1..=LEASES {
         let comm: &[u8] = match handle % 3 {
@@ -255,7 +256,7 @@ fn ten_thousand_leases_scroll_and_no_name_is_run() {
     sources.ledger.set_entries(&["zookeeper".to_owned()]);
     let bound = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
     let address = bound.address();
-    runtime.spawn(http::serve(bound, sources));
+    runtime.spawn(http::serve(bound, sources, http::Doors::open()));
     browser.size(1280, 900, false);
     browser.open(&url(&address.to_string()));
     browser.wait(

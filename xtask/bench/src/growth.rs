@@ -14,6 +14,8 @@ pub struct Measured<'a> {
     pub switch_ns: f64,
     /// The daemon by sessions.
     pub sizes: &'a [Size],
+    /// CPU time that a connection with a session costs that is opened and closed, µs.
+    pub churn_us: f64,
     /// The tick by flows.
     pub ticks: &'a [Point],
 }
@@ -62,6 +64,13 @@ pub fn text(measured: &Measured<'_>) -> String {
             first.cpu_percent + FLOWS * percent
         ));
     }
+    text.push_str(&format!(
+        "- **Connections that come and go**: {:.0} us of the daemon's CPU each, with a session opened and \
+         closed, both ends seen and four events written: the 5 % that `limits.cpu` allows by default are \
+         {:.0} a second, for ever.\n",
+        measured.churn_us,
+        0.05 * 1e6 / measured.churn_us.max(1.0)
+    ));
     if let Some(point) = measured.ticks.last() {
         text.push_str(&format!(
             "- **Where it breaks first**: the tick, which is one thread. With {} flows it takes {:.1} ms of \

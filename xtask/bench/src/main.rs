@@ -80,13 +80,14 @@ fn main() -> Result<()> {
     peers::measure(&args.daemon)?;
     let sizes = daemon::measure(&args.daemon, &args.sessions)?;
     recorder::measure(&args.daemon)?;
-    churn::measure(&args.daemon)?;
+    let churn_us = churn::measure(&args.daemon)?;
     let ticks = ticks::measure(&FLOWS)?;
     println!(
         "\n{}",
         growth::text(&growth::Measured {
             switch_ns: over_ns,
             sizes: &sizes,
+            churn_us,
             ticks: &ticks,
         })
     );

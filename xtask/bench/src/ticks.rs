@@ -1,11 +1,14 @@
 //! What a tick costs with more flows than this machine can open: slots and observations are made up,
-//! the code that reads and judges them is the daemon's own.
+//! the code that reads and judges them is the daemon's own, and takes turns as it does.
 //!
 //! In: numbers of flows. Out: ms a tick, in a table. Never: a kernel program or a socket; each flow
 //! pings every 4 s, so that in each tick one of eighty has changed.
 
 use anyhow::Result;
-use watchdog::tick::{PERIOD_NS, clock, flows::FlowTable};
+use watchdog::tick::{
+    BY_TURNS, PERIOD_NS, clock,
+    flows::{self, FlowTable},
+};
 use watchdog_common::layout::{FlowSlot, SLOT_LIVE};
 use watchdog_model::{
     Mono,
@@ -91,7 +94,20 @@ fn point(flows: usize) -> Point {
             ping(&mut seen[index], now);
         }
         let begun = clock();
+        let by_turns = flows > BY_TURNS;
+        let turn = table.next_turn();
+        if by_turns {
+            book.due(now, &mut |key| table.wish(key));
+        }
         for (index, slot) in slots.iter().enumerate() {
+            let is_its_turn = !by_turns || index % 2 == turn;
+            let is_wished = by_turns && table.take_wish(index);
+            if !(is_its_turn || is_wished) {
+                continue;
+            }
+            if let Some(ahead) = slots.get(index + flows::AHEAD) {
+                flows::fetch(ahead);
+            }
             // SAFETY: that slot, for as long as the call lasts; nobody writes it meanwhile.
             if unsafe { table.look(index, slot) } {
                 book.observe(&seen[index], now, &mut |_| said += 1);

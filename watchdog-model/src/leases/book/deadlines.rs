@@ -29,6 +29,22 @@ impl Deadlines {
         self.heap.first().map(|(due, _)| *due)
     }
 
+    /// Names the slots that are due, in no order.
+    pub(super) fn due(&self, now: Mono, name: &mut impl FnMut(u32)) {
+        self.due_below(0, now, name);
+    }
+
+    /// As deep as the heap: the logarithm of what is in it.
+    fn due_below(&self, place: usize, now: Mono, name: &mut impl FnMut(u32)) {
+        if let Some((due, slot)) = self.heap.get(place)
+            && *due <= now
+        {
+            name(*slot);
+            self.due_below(2 * place + 1, now, name);
+            self.due_below(2 * place + 2, now, name);
+        }
+    }
+
     /// Takes out the earliest slot that is due.
     pub(super) fn take_due(&mut self, now: Mono) -> Option<u32> {
         let (due, slot) = *self.heap.first()?;
@@ -135,6 +151,15 @@ mod tests {
             }
             let mut expected: Vec<_> = expected.into_iter().map(|(slot, due)| (due, slot)).collect();
             expected.sort_unstable();
+            for now in [0, 1, 500, 1_000] {
+                let mut named = Vec::new();
+                deadlines.due(Mono(now), &mut |slot| named.push(slot));
+                named.sort_unstable();
+                let due = expected.iter().filter(|(due, _)| *due <= now);
+                let mut due: Vec<_> = due.map(|(_, slot)| *slot).collect();
+                due.sort_unstable();
+                prop_assert_eq!(named, due);
+            }
             for (due, slot) in expected {
                 prop_assert_eq!(deadlines.earliest(), Some(Mono(due)));
                 prop_assert_eq!(deadlines.take_due(Mono(due).minus(1)), None);

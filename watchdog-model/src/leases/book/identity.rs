@@ -4,7 +4,7 @@
 //! Never: a second `Seen` for the same key.
 
 use super::lease::{Expiry, Lease};
-use super::{Book, FlowUse, LeaseKey};
+use super::{Book, FlowUse};
 use crate::leases::note::{GoneReason, LeaseHandle, LeaseId, Note};
 use crate::leases::observation::{Endpoints, FlowObservation, Role};
 use crate::time::Mono;
@@ -132,7 +132,7 @@ impl Book {
             },
         };
         let key = (flow.entry, id, flow.role);
-        if let Some(slot) = self.by_key.get(&key).copied() {
+        if let Some(slot) = self.by_key.get(&key, &self.slots) {
             self.take_over(slot, flow);
             return Some(slot);
         }
@@ -168,7 +168,7 @@ impl Book {
             return;
         }
         let key = (flow.entry, LeaseId::Session(hello.session), flow.role);
-        let Some(slot) = self.by_key.get(&key).copied() else {
+        let Some(slot) = self.by_key.get(&key, &self.slots) else {
             return;
         };
         let expiry = self.slots[slot as usize]
@@ -198,7 +198,8 @@ impl Book {
         if known == Some(id) {
             return slot;
         }
-        if let Some(other) = self.by_key.get(&(flow.entry, id, flow.role)).copied() {
+        let key = (flow.entry, id, flow.role);
+        if let Some(other) = self.by_key.get(&key, &self.slots) {
             self.end(slot, GoneReason::FlowLost, say);
             self.by_flow.remove(&flow.key);
             self.take_over(other, flow);
@@ -248,9 +249,9 @@ impl Book {
             was: None,
         });
         self.slots[slot as usize] = Some(lease);
-        self.by_key.insert((flow.entry, id, flow.role), slot);
+        self.by_key.put(slot, &self.slots);
         self.by_flow.insert(flow.key, FlowUse::Carries(slot));
-        self.by_ends.insert((flow.role, flow.endpoints), slot);
+        self.by_ends.put(slot, &self.slots);
         Some(slot)
     }
 
@@ -260,15 +261,12 @@ impl Book {
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
-        let ends = (lease.role, lease.endpoints);
+        self.by_ends.remove(&lease.ends(), slot);
         if let Some(before) = lease.flow {
             self.by_flow.insert(before, FlowUse::Done);
         }
         lease.move_to(flow, &settings);
-        if self.by_ends.get(&ends) == Some(&slot) {
-            self.by_ends.remove(&ends);
-        }
-        self.by_ends.insert((flow.role, flow.endpoints), slot);
+        self.by_ends.put(slot, &self.slots);
         self.by_flow.insert(flow.key, FlowUse::Carries(slot));
     }
 
@@ -284,19 +282,19 @@ impl Book {
         let Some(lease) = self.slots[slot as usize].as_mut() else {
             return;
         };
-        let was = std::mem::replace(&mut lease.id, id);
+        let was = lease.id;
         if was == id {
             return;
         }
+        self.by_key.remove(&lease.key(), slot);
+        lease.id = id;
         // The handshake that reveals the name reveals the timeout too.
         lease.take_in(flow, &settings, &mut self.shared, now);
-        let key: LeaseKey = (lease.entry, was, lease.role);
         say(Note::Seen {
             subject: lease.subject(),
             was: Some(was),
         });
-        self.by_key.remove(&key);
-        self.by_key.insert((flow.entry, id, flow.role), slot);
+        self.by_key.put(slot, &self.slots);
     }
 
     /// A lease without a name of its own, adrift, that this flow goes on with: same owner (holder)
@@ -388,11 +386,11 @@ impl Book {
             peer: lease.endpoints.local,
         };
         // Several may share a connection, whose ends name one of them.
-        let named = self.by_key.get(&(lease.entry, lease.id, other_role));
-        let same = named.copied().filter(|other| {
+        let key = (lease.entry, lease.id, other_role);
+        let same = self.by_key.get(&key, &self.slots).filter(|other| {
             let other = self.slots[*other as usize].as_ref();
             other.is_some_and(|other| other.endpoints == swapped)
         });
-        same.or_else(|| self.by_ends.get(&(other_role, swapped)).copied())
+        same.or_else(|| self.by_ends.get(&(other_role, swapped), &self.slots))
     }
 }

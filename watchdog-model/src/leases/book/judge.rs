@@ -4,6 +4,7 @@
 //! Never: a better stage without a newer renewal; two transitions in one call.
 
 use super::lease::{Expiry, Lease};
+use super::verdicts::Verdicts;
 use super::wants::AHEAD_NS;
 use super::{Book, FlowUse};
 use crate::causes::collected::Collected;
@@ -25,14 +26,14 @@ pub(super) fn signed_span(to: Mono, now: Mono) -> i64 {
     ahead - behind
 }
 
-fn transition(lease: &Lease, from: Stage, to: Outcome, now: Mono) -> Note {
+fn transition(lease: &Lease, verdict: &Verdict, (from, to): (Stage, Outcome), now: Mono) -> Note {
     Note::Transition(Transition {
         subject: lease.subject(),
         from,
         to,
         condition: lease.condition,
         since: lease.since,
-        verdict: lease.verdict,
+        verdict: *verdict,
         remaining_ns: lease.facts.floor().map(|floor| signed_span(floor, now)),
         silent_ns: lease.facts.base.map(|base| now.since(base)),
     })
@@ -117,7 +118,7 @@ impl Book {
         };
         let evidence = self.evidence_of(slot, lease, (condition, since), now);
         let found = verdict(&evidence, now);
-        let before = lease.verdict;
+        let before = self.verdicts.of(lease);
         let same_trouble = lease.stage != Stage::Healthy;
         // A grantor hangs up on whom it has expired: what follows from a lapse is not its cause.
         let follows = found.cause == Cause::PeerDown && lease.stage == Stage::Lapsed;
@@ -128,7 +129,7 @@ impl Book {
             && condition == Condition::RenewalUnanswered;
         let weaker = (says_little(found.cause) && !over) || follows;
         if same_trouble && weaker && !says_little(before.cause) {
-            before
+            *before
         } else {
             found
         }
@@ -171,7 +172,8 @@ impl Book {
             return;
         };
         let is_carried = lease.facts.lost.is_none() || lease.facts.is_between(&settings);
-        let again = move_stage(lease, found, (verdict, is_carried), now, say);
+        let kept = &mut self.verdicts;
+        let again = move_stage(lease, found, (verdict, kept, is_carried), now, say);
         let next = if again { Some(now.plus(1)) } else { next };
         let due = [next, given_up].into_iter().flatten().min();
         self.deadlines.set(slot, due);
@@ -218,8 +220,8 @@ impl Book {
             return;
         };
         // Where the trouble is over by the time that the proof comes, its cause is the one charged.
-        if !says_little(verdict.cause) || says_little(lease.verdict.cause) {
-            lease.verdict = verdict;
+        if !says_little(verdict.cause) || says_little(self.verdicts.of(lease).cause) {
+            self.verdicts.set(lease, verdict);
         }
         lease.condition = condition;
         let timeout_ns = lease.facts.timeout.map_or(0, |timeout| timeout.ns);
@@ -232,10 +234,12 @@ impl Book {
                 arrived_at,
                 read_at: lease.facts.base.filter(|read_at| *read_at > arrived_at),
                 expired_at: expiry.at,
-                verdict: lease.verdict,
+                verdict: *self.verdicts.of(lease),
             }));
         }
-        say(transition(lease, lease.stage, Outcome::Expired, now));
+        let verdict = self.verdicts.of(lease);
+        let change = (lease.stage, Outcome::Expired);
+        say(transition(lease, verdict, change, now));
         self.end(slot, GoneReason::Expired, say);
     }
 
@@ -264,14 +268,9 @@ impl Book {
         if let Some(flow) = lease.flow {
             self.by_flow.insert(flow, FlowUse::Done);
         }
-        let key = (lease.entry, lease.id, lease.role);
-        if self.by_key.get(&key) == Some(&slot) {
-            self.by_key.remove(&key);
-        }
-        let ends = (lease.role, lease.endpoints);
-        if self.by_ends.get(&ends) == Some(&slot) {
-            self.by_ends.remove(&ends);
-        }
+        self.by_key.remove(&lease.key(), slot);
+        self.by_ends.remove(&lease.ends(), slot);
+        self.verdicts.forget(&lease);
         self.free.push(slot);
     }
 
@@ -297,7 +296,7 @@ impl Book {
 fn move_stage(
     lease: &mut Lease,
     found: Assessment,
-    (verdict, is_carried): (Option<Verdict>, bool),
+    (verdict, kept, is_carried): (Option<Verdict>, &mut Verdicts, bool),
     now: Mono,
     say: &mut dyn FnMut(Note),
 ) -> bool {
@@ -306,7 +305,8 @@ fn move_stage(
     let renewed = lease.facts.base > lease.stage_base && is_carried;
     if found.stage < from && renewed {
         lease.condition = Condition::None;
-        say(transition(lease, from, Outcome::Renewed, now));
+        let verdict = kept.of(lease);
+        say(transition(lease, verdict, (from, Outcome::Renewed), now));
         lease.stage = Stage::Healthy;
         lease.since = now;
         return found.stage != Stage::Healthy;
@@ -315,8 +315,8 @@ fn move_stage(
         return false;
     };
     let rises = found.stage > from;
-    let differs = found.condition != lease.condition || verdict.cause != lease.verdict.cause;
-    lease.verdict = verdict;
+    let differs = found.condition != lease.condition || verdict.cause != kept.of(lease).cause;
+    kept.set(lease, verdict);
     lease.condition = found.condition;
     lease.since = found.since;
     lease.is_excused = found.excused;
@@ -325,7 +325,8 @@ fn move_stage(
         lease.stage_base = lease.facts.base;
     }
     if rises || differs {
-        say(transition(lease, from, Outcome::Stage(lease.stage), now));
+        let change = (from, Outcome::Stage(lease.stage));
+        say(transition(lease, &verdict, change, now));
     }
     false
 }

@@ -4,7 +4,6 @@
 //! and what the observation proves. Never: a stage (that is judged after the facts are in), a time
 //! that goes backwards.
 
-use crate::causes::Verdict;
 use crate::leases::cadence::{Cadence, SharedCadences, WorstGap};
 use crate::leases::facts::{LeaseFacts, Loss, Reconnect, Timeout, Trouble};
 use crate::leases::note::{Condition, GoneReason, LeaseHandle, LeaseId, Stage, Subject};
@@ -75,7 +74,8 @@ pub(super) struct Lease {
     pub stage: Stage,
     pub condition: Condition,
     pub since: Mono,
-    pub verdict: Verdict,
+    /// Where its cause and evidence are; None: it never had one.
+    pub verdict: Option<super::verdicts::Place>,
     /// The newest renewal when the stage last rose: it falls only by a newer one.
     pub stage_base: Option<Mono>,
     /// Whether it is late only because its holder went by itself.
@@ -151,7 +151,7 @@ impl Lease {
             stage: Stage::Healthy,
             condition: Condition::None,
             since: now,
-            verdict: Verdict::UNKNOWN,
+            verdict: None,
             stage_base: None,
             is_excused: false,
             closing: false,
@@ -192,11 +192,24 @@ impl Lease {
             endpoints: self.endpoints,
             owner: self.owner,
             timeout_ns: self.facts.timeout.map(|timeout| timeout.ns),
-            timeout_source: self
-                .facts
-                .timeout
-                .map_or(TimeoutSource::Inferred, |timeout| timeout.source),
+            timeout_source: self.timeout_source(),
         }
+    }
+
+    /// Where its timeout is known from.
+    pub fn timeout_source(&self) -> TimeoutSource {
+        let timeout = self.facts.timeout;
+        timeout.map_or(TimeoutSource::Inferred, |timeout| timeout.source)
+    }
+
+    /// What it is told by.
+    pub fn key(&self) -> super::LeaseKey {
+        (self.entry, self.id, self.role)
+    }
+
+    /// The connection that it is on, and the end that this is.
+    pub fn ends(&self) -> (Role, Endpoints) {
+        (self.role, self.endpoints)
     }
 
     /// The lease moves to another flow. Until the handshake there is answered, it has none.

@@ -3,7 +3,7 @@
 //! The layout stands in glog's `LogSink::ToString` and `LogMessage::Init`.
 
 use super::{Head, Kind, Moment, Reader};
-use crate::explain::stamp::{Stamp, clock, digits, month_and_day};
+use crate::explain::stamp::{Stamp, clock, digits, known_year, month_and_day};
 use crate::explain::wall::{DAY, days_from_civil};
 
 /// This layout.
@@ -37,7 +37,7 @@ fn head(line: &[u8]) -> Option<Head<'_>> {
     let close = thread + memchr::memchr(b']', &line[thread..])?;
     let stamp = if dated {
         Stamp {
-            local: days_from_civil(digits(line, 1, 4)?, month, day) * DAY + of_day,
+            local: days_from_civil(known_year(digits(line, 1, 4)?)?, month, day) * DAY + of_day,
             zone: None,
             yearless: None,
             len: rest,

@@ -1,8 +1,12 @@
 //! `explain` on logs written for the purpose: as they are, and changed in every way that must not matter.
 
+mod fuzz;
 mod incident;
+mod nodes;
 mod other_logs;
 mod page;
+mod shapes;
+mod wrapped;
 
 use std::fs;
 use std::path::{Path, PathBuf};

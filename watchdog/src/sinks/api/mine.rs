@@ -69,6 +69,7 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
             return Err(bad_request("timeout is for a wait; add wait=at_risk"));
         }
         watched(sources)?;
+        sources.renew().await;
         let leases = look(sources, pid, role);
         return Ok(tell(sources, pid, &leases, None, &BTreeMap::new()));
     };
@@ -89,6 +90,7 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Result<Reply, Reply> {
     loop {
         said.mark_unchanged();
         watched(sources)?;
+        sources.renew().await;
         let leases = look(sources, pid, role);
         let worst = leases.iter().map(|lease| lease.stage).max();
         let mut gone = known.clone();

@@ -1,8 +1,9 @@
 //! What is answered on the TCP port and on the Unix socket alike.
 //!
 //! In: a question and who asks. Out: an answer, by [`ROUTES`]. A new route is a line in that table,
-//! an arm in [`answer`] and a module of its own. Never: a wait for the tick; an answer that an
-//! untrusted peer could make large or slow for others.
+//! an arm in [`answer`] and a module of its own. Never: a wait for the tick beyond
+//! [`PATIENCE`](crate::live::PATIENCE); an answer that an untrusted peer could make large or slow for
+//! others.
 
 pub mod events;
 pub mod health;
@@ -54,6 +55,8 @@ pub struct Route {
     pub allow: &'static str,
     /// Whether it is answered without the token too.
     pub open: bool,
+    /// Whether it is answered from the sheet of all leases.
+    pub shows_leases: bool,
 }
 
 const fn get(path: &'static str) -> Route {
@@ -61,6 +64,14 @@ const fn get(path: &'static str) -> Route {
         path,
         allow: "GET, HEAD",
         open: false,
+        shows_leases: false,
+    }
+}
+
+const fn of_leases(path: &'static str) -> Route {
+    Route {
+        shows_leases: true,
+        ..get(path)
     }
 }
 
@@ -77,14 +88,14 @@ pub const ROUTES: &[Route] = &[
     get("/metrics"),
     open("/healthz"),
     open("/readyz"),
-    get("/api/v1/leases"),
-    get("/api/v1/leases/"),
+    of_leases("/api/v1/leases"),
+    of_leases("/api/v1/leases/"),
     get("/api/v1/incidents"),
     get("/api/v1/incidents/"),
     get("/api/v1/events"),
     get("/api/v1/mine"),
     open("/api/v1/openapi.yaml"),
-    get("/api/v1/overview"),
+    of_leases("/api/v1/overview"),
     get("/api/v1/stream"),
     Route {
         allow: "GET, HEAD, POST, DELETE",
@@ -115,6 +126,15 @@ pub struct Sources {
     pub streams: Arc<Semaphore>,
     /// Who keeps the mutes.
     pub desk: mutes::Desk,
+}
+
+impl Sources {
+    /// Has all leases written down anew, as they stand now; while nobody watches they stay as they are.
+    pub async fn renew(&self) {
+        if health::ticking(self).is_ok() {
+            self.board.renew((self.clock)()).await;
+        }
+    }
 }
 
 fn route(path: &str) -> Option<&'static Route> {
@@ -159,6 +179,9 @@ pub async fn answer(asked: &Asked, sources: &Sources) -> Reply {
             .headers_mut()
             .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return reply;
+    }
+    if route.shows_leases {
+        sources.renew().await;
     }
     let rest = asked.path.strip_prefix(route.path).unwrap_or_default();
     let reply = match route.path {

@@ -96,6 +96,7 @@ async fn feed(mut sender: Sender<Bytes>, sources: &Sources, mut after: u64) {
             stale = false;
             overview_due = now + EVERY;
             overview_again = now + AT_MOST_EVERY;
+            sources.renew().await;
             let _ = write!(
                 chunk,
                 "event: overview\ndata: {}\n\n",

@@ -1,7 +1,7 @@
 mod openapi;
 
 use super::*;
-use crate::live::{self, Publisher, tests::view};
+use crate::live::{self, Publisher, Sheet, tests::view};
 use crate::sinks::incidents::IncidentId;
 use crate::sinks::samples::{Sample, gone};
 use http_body_util::BodyExt as _;
@@ -11,7 +11,8 @@ use watchdog_model::time::SECOND;
 
 /// At ten seconds, with a tick that last ran at this moment.
 pub fn sources(last_tick: u64) -> (Sources, Publisher) {
-    let (publisher, board) = live::board(64);
+    // No tick runs here: what was published is the newest there is.
+    let (publisher, board) = live::board(std::time::Duration::ZERO);
     let sources = Sources {
         metrics: Arc::new(Metrics::new(&["zookeeper".to_owned()]).unwrap()),
         last_tick: Arc::new(AtomicU64::new(last_tick)),
@@ -58,7 +59,7 @@ async fn get_json(path: &str, sources: &Sources) -> Value {
 }
 
 fn publish(publisher: &Publisher, handles: impl IntoIterator<Item = u64>) {
-    let mut sheet = publisher.begin().unwrap();
+    let mut sheet = Sheet::with_room(64);
     for handle in handles {
         // The higher the handle, the longer ago it was renewed.
         sheet.push(&view(handle, Mono(9 * SECOND - handle * 1_000_000)));
@@ -255,7 +256,7 @@ fn local(path: &str) -> Asked {
 
 /// One lease of process 7, and one of nobody.
 fn publish_owned(publisher: &Publisher) {
-    let mut sheet = publisher.begin().unwrap();
+    let mut sheet = Sheet::with_room(64);
     let mut owned = view(1, Mono(9 * SECOND));
     owned.subject.owner = Sample::late(1).pid(7).0.subject.owner;
     sheet.push(&owned);

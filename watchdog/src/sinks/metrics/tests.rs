@@ -7,10 +7,8 @@ use crate::tick::flows::FlowTable;
 use crate::tick::{Gauges as _, Snapshot};
 use std::sync::{Arc, Mutex, mpsc};
 use watchdog_common::layout::{BINS, Durations, Losses, Waits};
-use watchdog_model::causes::{Cause, Verdict};
-use watchdog_model::leases::book::LeaseView;
-use watchdog_model::leases::note::Condition;
-use watchdog_model::time::Mono;
+use watchdog_model::causes::Cause;
+use watchdog_model::leases::book::LeaseBrief;
 
 fn text(metrics: &Metrics) -> String {
     String::from_utf8(metrics.text()).unwrap()
@@ -149,24 +147,15 @@ fn notes_are_counted() {
 }
 
 /// A view of a healthy lease, as the tick shows it.
-fn lease(handle: u64, entry: u16) -> LeaseView {
-    LeaseView {
-        subject: Subject {
-            entry,
-            ..samples::subject(handle)
-        },
+fn lease(handle: u64, entry: u16) -> LeaseBrief {
+    let subject = samples::subject(handle);
+    LeaseBrief {
+        entry,
+        role: subject.role,
         stage: Stage::Healthy,
-        condition: Condition::RenewalNotSent,
-        since: Mono(0),
-        verdict: Verdict::UNKNOWN,
-        floor: None,
+        timeout_ns: subject.timeout_ns,
+        timeout_source: subject.timeout_source,
         remaining_ns: Some(i64::try_from(handle).unwrap() * 1_000_000),
-        answered_at: None,
-        silent_ns: None,
-        cadence_ns: None,
-        learned_cadence_ns: None,
-        flow: None,
-        synchronised: true,
     }
 }
 

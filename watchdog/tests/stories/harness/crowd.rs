@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
-/// What the process is to be: `grant`, `hold PORT COUNT`, `visit PORT COUNT SECONDS`, or
-/// `again PORT COUNT`.
+/// What the process is to be: `grant`, `hold PORT COUNT`, `visit PORT COUNT SECONDS`,
+/// `again PORT COUNT`, or `flood PORT COUNT`.
 const ROLE: &str = "LEASE_STORY_CROWD";
 /// The name of [`process`] among the tests.
 const TEST_NAME: &str = "harness::crowd::process";
@@ -62,6 +62,7 @@ fn process() {
             ["visit", port, count, seconds] => {
                 visit_all(number(port), number(count), number(seconds)).await;
             }
+            ["flood", port, count] => flood_all(number(port), number(count)).await,
             ["again", port, count] => open_again(number(port), number(count)).await,
             _ => panic!("no such role: {role}"),
         }
@@ -167,6 +168,20 @@ async fn hold(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
+/// Opens so many sessions, each of which pings as fast as it can.
+async fn flood_all(port: u32, count: u32) {
+    for _ in 0..count {
+        let (mut answers, mut pings) = open(port).await.expect("a session").into_split();
+        tokio::spawn(async move { while matches!(answers.read(&mut [0; 4096]).await, Ok(1..)) {} });
+        tokio::spawn(async move {
+            // A packet each; the others have their turn whenever one has to wait for room.
+            while pings.write_all(&PING).await.is_ok() {}
+        });
+    }
+    println!("open {count}");
+    std::future::pending::<()>().await;
+}
+
 /// Opens so many sessions one after the other from the same port, each reset by the holder.
 async fn open_again(port: u32, count: u32) {
     let to = (Ipv4Addr::LOCALHOST, u16::try_from(port).expect("a port"));
@@ -260,6 +275,16 @@ impl Crowd {
         let holders = Self::start(&format!("hold {port} {count}"));
         holders.wait("open ", Duration::from_secs(120));
         holders
+    }
+
+    /// Holders of `count` sessions that ping as fast as they can, once all are granted.
+    ///
+    /// # Panics
+    /// If that takes longer than a minute.
+    pub fn flood(port: u16, count: u32) -> Self {
+        let flood = Self::start(&format!("flood {port} {count}"));
+        flood.wait("open ", Duration::from_secs(60));
+        flood
     }
 
     /// So many connections that come and go within `seconds`, once all have gone.

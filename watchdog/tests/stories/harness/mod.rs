@@ -5,6 +5,7 @@
 //! themselves, stamps that all share CLOCK_MONOTONIC, and reports that say everything when a
 //! story fails. Never: a wait without a deadline, or an oracle that the daemon has a part in.
 
+pub mod authority;
 pub mod bpf;
 pub mod browser;
 pub mod client;

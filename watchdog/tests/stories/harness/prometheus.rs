@@ -9,7 +9,7 @@ use super::process::Child;
 use super::transcript::{Line, Transcript, text_of};
 use super::zookeeper::free_port;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -29,15 +29,28 @@ impl Prometheus {
     /// Starts one that scrapes these targets every second as job `lease-watchdog`, and evaluates
     /// these rules as often.
     pub fn scraping(targets: &[String], rules: &[PathBuf]) -> Self {
+        let job = serde_json::json!({ "static_configs": [{ "targets": targets }] });
+        Self::with_job(job, rules)
+    }
+
+    /// The same of a target that speaks TLS, which this authority vouches for.
+    pub fn scraping_by_tls(target: &str, authority: &Path) -> Self {
+        let job = serde_json::json!({
+            "static_configs": [{ "targets": [target] }],
+            "scheme": "https",
+            "tls_config": { "ca_file": authority },
+        });
+        Self::with_job(job, &[])
+    }
+
+    fn with_job(mut job: Value, rules: &[PathBuf]) -> Self {
+        job["job_name"] = "lease-watchdog".into();
         let folder = tempfile::tempdir().expect("a temporary directory");
         let config = folder.path().join("prometheus.yml");
         let text = serde_json::json!({
             "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
             "rule_files": rules,
-            "scrape_configs": [{
-                "job_name": "lease-watchdog",
-                "static_configs": [{ "targets": targets }],
-            }],
+            "scrape_configs": [job],
         });
         // JSON is YAML.
         std::fs::write(&config, text.to_string()).expect("the configuration can be written");

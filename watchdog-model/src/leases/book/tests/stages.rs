@@ -17,7 +17,7 @@ fn a_holder_falls_silent_and_comes_back() {
     bench.see(&flow);
     assert_eq!(bench.said(), ["Jeopardy>Renewed"]);
     assert_eq!(bench.only().stage, Stage::Healthy);
-    assert_eq!(bench.only().verdict, Verdict::UNKNOWN);
+    assert_eq!(bench.only().cause, Cause::Unknown);
 }
 
 #[test]
@@ -101,11 +101,13 @@ fn a_stopped_server_is_the_cause_of_its_clients_wait() {
     );
     let holder = bench
         .book
-        .leases(bench.now)
-        .find(|lease| lease.subject.role == Role::Holder)
+        .slots
+        .iter()
+        .flatten()
+        .find(|lease| lease.role == Role::Holder)
         .unwrap();
     assert!(matches!(
-        holder.verdict.facts[0],
+        bench.book.verdicts.of(holder).facts[0],
         Some(Fact::ThreadState {
             side: Side::Peer,
             ..
