@@ -10,6 +10,7 @@ use crate::harness::event::{Event, Stage};
 use crate::harness::faults::Stopped;
 use crate::harness::zookeeper::{Listen, ZooKeeper};
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Sessions of one server.
@@ -18,6 +19,13 @@ const SESSIONS: u32 = 10_000;
 const LIMITS: &str = "limits: { cpu: 100%, memory: 1GiB }\n";
 /// Long enough for ten thousand of anything on a machine that does much else.
 const LONG: Duration = Duration::from_secs(90);
+
+/// One crowd at a time: ten thousand of anything take what CPU there is, and each story judges what a
+/// daemon sees in some seconds.
+fn alone() -> MutexGuard<'static, ()> {
+    static CROWD: Mutex<()> = Mutex::new(());
+    CROWD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn starting(home: &Home, flows: u32) -> Daemon {
     let mut command = home.command();
@@ -53,6 +61,7 @@ fn nothing_lost(daemon: &Daemon) {
 
 #[test]
 fn one_stalled_thread_with_ten_thousand_sessions_is_one_incident() {
+    let _alone = alone();
     let (server, port) = Crowd::server();
     let folder = tempfile::tempdir().expect("a folder");
     let paged = folder.path().join("paged");
@@ -258,6 +267,7 @@ fn segments() -> i64 {
 #[test]
 fn a_storm_of_packets_does_not_end_the_daemon_and_a_limit_does() {
     const SESSIONS: u32 = 8;
+    let _alone = alone();
     let (_server, port) = Crowd::gentle_server();
     let home = Home::watching(&[port], "");
     let daemon = starting(&home, 1_024);
@@ -310,6 +320,7 @@ fn a_storm_of_packets_does_not_end_the_daemon_and_a_limit_does() {
 
 #[test]
 fn ten_thousand_short_connections_leave_no_slot_behind() {
+    let _alone = alone();
     let (server, port) = Crowd::server();
     let home = Home::watching(&[port], LIMITS);
     let daemon = starting(&home, 4_096);
