@@ -27,6 +27,7 @@ mod https;
 mod late_start;
 mod page;
 mod paths;
+mod privacy;
 mod prometheus;
 mod protocols;
 mod recorder;

@@ -39,14 +39,14 @@ fn keys(folder: &Path) {
 }
 
 /// A server with a secure port beside its plain one, at which it can be asked what it knows.
-struct Secure {
-    server: ZooKeeper,
-    port: u16,
+pub struct Secure {
+    pub server: ZooKeeper,
+    pub port: u16,
     _keys: tempfile::TempDir,
 }
 
 impl Secure {
-    fn start(version: &str) -> Self {
+    pub fn start(version: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         keys(folder.path());
         let port = free_port();
