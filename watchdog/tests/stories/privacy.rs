@@ -86,25 +86,27 @@ fn nothing_that_is_said_beyond_the_heads_of_frames_is_kept() {
     ));
     let all = home.path().join("all.lwr");
     let mut command = home.command();
-    command.arg("--record-all").arg(&all);
+    command.arg("-v").arg("--record-all").arg(&all);
     let daemon = Daemon::launch(command);
     daemon.wait_for("`started`", LONG, |event| event.is("started"));
 
     let secret = secret();
     let ports = [(secure.server.port(), "open"), (secure.port, "tls")];
-    let clients: Vec<Program> = ports
-        .iter()
-        .map(|(port, how)| {
-            let mut client = Program::python("secrets.py", &[&port.to_string(), how]);
-            client.tell(&secret);
-            client.wait(0, "told");
-            client
-        })
-        .collect();
-    // Its plaintext is read by now, from a ping on at the latest.
+    let mut clients = ports.map(|(port, how)| {
+        let client = Program::python("secrets.py", &[&port.to_string(), how]);
+        client.wait(0, "there");
+        client
+    });
+    // From here on the calls of the one inside TLS are read.
+    daemon.wait_stderr("plaintext is had", LONG);
+    for client in &mut clients {
+        client.tell(&secret);
+        client.wait(0, "told");
+    }
+    // Both ends of two in the open, and the holder's of the second inside TLS.
     let revealed = clock::poll(LONG, || {
         let page = daemon.get("/api/v1/leases")?.body;
-        (page.matches("\"timeout_source\":\"handshake\"").count() >= 2).then_some(page)
+        (page.matches("\"timeout_source\":\"handshake\"").count() == 5).then_some(page)
     });
     daemon.check(revealed.is_some(), "the leases are followed");
     // Trouble, so that evidence is gathered and told.
