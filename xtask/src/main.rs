@@ -7,9 +7,12 @@ mod apt;
 mod bench;
 mod build;
 mod demo;
+mod dependencies;
 mod docs;
 mod faults;
 mod incident;
+#[cfg(test)]
+mod inventory;
 mod layout;
 mod mutate;
 mod package;

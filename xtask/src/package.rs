@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     build::{self, Profile},
     layout::Layout,
-    process::{gather, program, run as run_child, say},
+    process::{program, run as run_child, say},
     setup,
     toolchain::{Choice, Toolchain},
 };
@@ -49,7 +49,7 @@ pub fn make(layout: &Layout, toolchain: &Toolchain) -> Result<PathBuf> {
     }
     let manual = layout.root().join(MANUAL);
     run_child(program(&daemon).arg("manual").arg(&manual)).context("writing the man pages")?;
-    let packer = packer(layout)?;
+    let packer = setup::tool(layout, PACKER, PACKER_VERSION)?;
     let folder = package.parent().context("the package has a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let mut pack = program(packer);
@@ -85,28 +85,4 @@ fn is_newer(made: &Path, parts: &[PathBuf]) -> bool {
     parts
         .iter()
         .all(|part| changed(part).is_some_and(|at| at < made))
-}
-
-/// The packing program, installed for this tree where there is none.
-fn packer(layout: &Layout) -> Result<PathBuf> {
-    let own = layout.tools().join("bin").join(PACKER);
-    for found in [own.clone(), PathBuf::from(PACKER)] {
-        let version = gather(program(&found).arg("--version"));
-        if version.is_ok_and(|said| said.stdout.starts_with(b"cargo-deb 3.")) {
-            return Ok(found);
-        }
-    }
-    say(format_args!(
-        "building {PACKER} {PACKER_VERSION} (a minute or two)"
-    ));
-    let mut cargo = program("cargo");
-    cargo
-        .args(["install", PACKER, "--version", PACKER_VERSION, "--locked"])
-        .arg("--root")
-        .arg(layout.tools())
-        // It runs for seconds: what counts is how long it takes to build.
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-        .env("CARGO_PROFILE_RELEASE_LTO", "off");
-    run_child(&mut cargo).with_context(|| format!("building {PACKER}"))?;
-    Ok(own)
 }

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use crate::{
     apt::{self, Package},
     layout::Layout,
-    process::{Missing, apart_from_host, output_of, program, run as run_child, say},
+    process::{Missing, apart_from_host, gather, output_of, program, run as run_child, say},
     toolchain::{self, Choice, Compiler, LINKER, LINKER_LLVMS, LINKER_VERSION, Toolchain},
 };
 
@@ -177,6 +177,35 @@ fn install_linker(layout: &Layout, compiler: &Compiler) -> Result<()> {
         cargo.arg("--root").arg(layout.tools());
     }
     run_child(&mut cargo).with_context(|| format!("building {LINKER} with LLVM {llvm}"))
+}
+
+/// A program that cargo builds, of this version's major number, installed for this tree where there is none.
+///
+/// # Errors
+/// It cannot be built.
+pub fn tool(layout: &Layout, name: &str, version: &str) -> Result<PathBuf> {
+    let major = version.split('.').next().unwrap_or(version);
+    let (own, said) = (
+        layout.tools().join("bin").join(name),
+        format!("{name} {major}."),
+    );
+    for found in [own.clone(), PathBuf::from(name)] {
+        let version = gather(program(&found).arg("--version"));
+        if version.is_ok_and(|output| output.stdout.starts_with(said.as_bytes())) {
+            return Ok(found);
+        }
+    }
+    say(format_args!("building {name} {version} (some minutes)"));
+    let mut cargo = program("cargo");
+    cargo
+        .args(["install", name, "--version", version, "--locked"])
+        .arg("--root")
+        .arg(layout.tools())
+        // It runs for seconds: what counts is how long it takes to build.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off");
+    run_child(&mut cargo).with_context(|| format!("building {name}"))?;
+    Ok(own)
 }
 
 /// The folder of an LLVM's llvm-config, if the linker can be built with it.

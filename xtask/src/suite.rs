@@ -14,7 +14,7 @@ use clap::ValueEnum;
 
 use crate::{
     build::{self, Profile},
-    faults,
+    dependencies, faults,
     layout::Layout,
     mutate, package,
     process::{host_cargo, program, run as run_child, run_by_line, say},
@@ -115,12 +115,14 @@ enum Step {
     Faults,
     /// The programs loaded on Debian's oldest kernel, in QEMU; with --long all that is tried on all of them
     Kernels,
+    /// Licences, sources and known defects of what it is built of
+    Dependencies,
     /// Mutated daemons, which the tests must refuse
     Mutations,
 }
 
 impl Step {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
@@ -131,6 +133,7 @@ impl Step {
         Self::Starved,
         Self::Faults,
         Self::Kernels,
+        Self::Dependencies,
         Self::Mutations,
     ];
 
@@ -146,6 +149,7 @@ impl Step {
             Self::Starved => "starved",
             Self::Faults => "faults",
             Self::Kernels => "kernels",
+            Self::Dependencies => "dependencies",
             Self::Mutations => "mutations",
         }
     }
@@ -202,9 +206,10 @@ fn chosen(args: &Args) -> Vec<Step> {
     let wanted = |step: &Step| match args.only[..] {
         // Samples of a matrix scatter: a run of it is looked at, and not a gate of every change.
         [] if *step == Step::Faults => args.long,
-        // Other kernels are had from Debian's archive, of which a change is no reason to refuse one of ours. That
+        // Other kernels, and what judges dependencies, are had from elsewhere, where a change is no reason to refuse
+        // one of ours. That
         // both objects load on this kernel, within the bounds of the old ones, is a kernel test.
-        [] if *step == Step::Kernels => args.long,
+        [] if matches!(step, Step::Kernels | Step::Dependencies) => args.long,
         [] => args.filter.is_none() || step.has_named_tests(),
         _ => args.only.contains(step),
     };
@@ -273,6 +278,7 @@ impl<'a> Suite<'a> {
             Step::Starved => self.faults(&["--starved", "1", "--short"]),
             Step::Faults => self.faults(&[]),
             Step::Kernels => self.kernels(),
+            Step::Dependencies => self.dependencies(),
             Step::Mutations => self.mutations(),
         }
     }
@@ -426,6 +432,13 @@ impl<'a> Suite<'a> {
 
     fn kernels(&mut self) -> Result<()> {
         let (failed, absent) = vm::check(self.layout, self.args.long)?;
+        self.failed_checks.extend(failed);
+        self.tally.skipped.extend(absent);
+        Ok(())
+    }
+
+    fn dependencies(&mut self) -> Result<()> {
+        let (failed, absent) = dependencies::check(self.layout)?;
         self.failed_checks.extend(failed);
         self.tally.skipped.extend(absent);
         Ok(())

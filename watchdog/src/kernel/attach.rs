@@ -9,6 +9,8 @@ use aya::{
     },
 };
 
+use caps::{CapSet, Capability};
+
 use super::{Hook, Kernel, Missing, Options, Report, btf, cgroup, plaintext, state};
 
 /// How a program is attached.
@@ -430,11 +432,32 @@ fn attach_signal(
             )
         })
         .collect();
+    let mend = rights_missing().unwrap_or_else(|| "run on Linux 5.10 or later".to_owned());
+    // First: what a kernel says of a program may be long.
     Err(Missing(format!(
-        "no hook for `{}` can be attached ({}); run as root, on Linux 5.10 or later",
+        "no hook for `{}` can be attached; {mend} ({})",
         signal.name,
         tried.join("; ")
     )))
+}
+
+/// What this thread may not that loading and attaching take, and the mend. A kernel names no right: it says that
+/// programs are wrong, or that something is not permitted.
+fn rights_missing() -> Option<String> {
+    const NEEDED: [Capability; 3] = [
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+        Capability::CAP_NET_ADMIN,
+    ];
+    let has = caps::read(None, CapSet::Effective).ok()?;
+    let stands_in = has.contains(&Capability::CAP_SYS_ADMIN);
+    let lacks: Vec<String> = NEEDED
+        .iter()
+        .filter(|needed| !has.contains(*needed))
+        .filter(|needed| !stands_in || **needed == Capability::CAP_NET_ADMIN)
+        .map(ToString::to_string)
+        .collect();
+    (!lacks.is_empty()).then(|| format!("give {}, or run as root", lacks.join(" and ")))
 }
 
 /// What the kernel lacks for a signal, if anything.

@@ -2,10 +2,12 @@
 
 use crate::harness::client::{Client, Kind, Order};
 use crate::harness::clock;
-use crate::harness::daemon::{Daemon, Home};
+use crate::harness::daemon::{self, Daemon, Home};
 use crate::harness::event::Stage;
 use crate::harness::process::exit_in_words;
 use crate::harness::world::{TIMEOUT, World};
+use caps::{Capability, CapsHashSet};
+use std::process::Command;
 use std::time::Duration;
 use watchdog::rights::{kept, running_kernel};
 
@@ -13,10 +15,26 @@ use watchdog::rights::{kept, running_kernel};
 #[test]
 fn once_attached_no_thread_may_load_or_attach() {
     let home = Home::watching(&[2181], "");
-    let daemon = Daemon::start(&home);
-    let allowed = kept(running_kernel())
-        .iter()
-        .fold(0, |bits, capability| bits | capability.bitmask());
+    let threads = threads_within(&Daemon::start(&home), &[]);
+    println!("story (rights): {threads} threads load nothing any more");
+}
+
+/// Where streams inside TLS are read, one thread may attach to the processes that come.
+#[test]
+fn with_tls_one_thread_may_still_attach_and_no_other() {
+    let daemon = Daemon::start(&Home::with(
+        "leases:\n  - name: sealed\n    protocol: zookeeper\n    tls: true\n    ports: [2281]\n\
+         http: { listen: \"127.0.0.1:0\" }\n",
+    ));
+    threads_within(&daemon, &["tls"]);
+}
+
+/// Every thread has what is kept and no more, but that those of these names may attach. How many there are.
+#[track_caller]
+fn threads_within(daemon: &Daemon, attaching: &[&str]) -> usize {
+    let bits = |all: &CapsHashSet| all.iter().fold(0, |bits, one| bits | one.bitmask());
+    let kept = bits(&kept(running_kernel()));
+    let mut found = Vec::new();
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
     let mut threads = 0;
     for task in tasks {
@@ -26,6 +44,13 @@ fn once_attached_no_thread_may_load_or_attach() {
             continue;
         };
         threads += 1;
+        let name = status.lines().find_map(|line| line.strip_prefix("Name:\t"));
+        let attaches = name.filter(|name| attaching.contains(name));
+        found.extend(attaches.map(str::to_owned));
+        let allowed = match attaches {
+            Some(_) => kept | Capability::CAP_PERFMON.bitmask(),
+            None => kept,
+        };
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
             let bits = status
                 .lines()
@@ -42,7 +67,8 @@ fn once_attached_no_thread_may_load_or_attach() {
         }
     }
     daemon.check(threads > 5, "its threads are not looked at");
-    println!("story (rights): {threads} threads within {allowed:#x}");
+    daemon.check(found == attaching, &format!("{found:?} may attach"));
+    threads
 }
 
 /// With the same state directory it refuses and says so; with its own it sees what the first sees, and
@@ -72,4 +98,54 @@ fn a_second_daemon_refuses_the_firsts_place_and_lives_beside_it_in_its_own() {
     first.wait_stage(mark, client.id(), "holder", Stage::AtRisk, TIMEOUT * 2);
     drop(stopped);
     println!("story (rights): a second daemon lives beside the first");
+}
+
+/// A daemon without this right (nor CAP_SYS_ADMIN, which stands for some of them).
+fn without(home: &Home, right: &str) -> Daemon {
+    let taken = format!("-{right},-sys_admin");
+    let mut command = Command::new("prlimit");
+    command.args(["--memlock=65536", "--rtprio=0", "setpriv"]);
+    command.args(["--inh-caps", &taken, "--bounding-set", &taken]);
+    command.arg(daemon::binary());
+    home.add_arguments(&mut command);
+    Daemon::launch(command)
+}
+
+/// What loading takes is asked for by name; without any other right it starts, and says what it lacks.
+#[test]
+fn a_right_that_is_taken_away_is_missed_by_name() {
+    for right in ["bpf", "perfmon", "net_admin"] {
+        let home = Home::watching(&[2181], "");
+        let mut refused = without(&home, right);
+        let status = refused.exit(Duration::from_secs(20));
+        refused.check(status.code() == Some(3), &exit_in_words(status));
+        refused.wait_stderr(
+            &format!("CAP_{}", right.to_uppercase()),
+            Duration::from_secs(2),
+        );
+    }
+    for (right, said) in [
+        ("sys_nice", Some("CAP_SYS_NICE")),
+        ("ipc_lock", Some("memory not locked")),
+        ("sys_ptrace", None),
+        ("dac_read_search", None),
+    ] {
+        let home = Home::watching(&[2181], "");
+        let daemon = without(&home, right);
+        let started = daemon.wait_for("`started`", Duration::from_secs(20), |event| {
+            event.is("started")
+        });
+        if let Some(said) = said {
+            daemon.wait_stderr(said, Duration::from_secs(2));
+        }
+        let lacks = |what: &str| started.value[what] == false;
+        daemon.check(
+            lacks("real_time") || right != "sys_nice",
+            "it says so of its priority",
+        );
+        daemon.check(
+            lacks("memory_locked") || right != "ipc_lock",
+            "it says so of its memory",
+        );
+    }
 }
