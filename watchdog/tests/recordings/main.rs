@@ -145,7 +145,11 @@ fn without_the_facts_the_causes_are_not_found() {
     assert!(missed >= 10, "only {missed} leases need gathered facts");
 }
 
-/// Each fault of the matrix has its recording; a new one is recorded with it.
+/// Faults that only kernels with a device mapper and netem can have: played by `cargo xtask vm`, in guests that
+/// keep nothing.
+const IN_GUESTS: [&str; 3] = ["disk-suspended", "disk-delayed", "loss"];
+
+/// Each other fault of the matrix has its recording; a new one is recorded with it.
 #[test]
 fn no_fault_is_without_a_recording() {
     let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/families");
@@ -158,6 +162,12 @@ fn no_fault_is_without_a_recording() {
         }
     }
     assert!(names.len() > 20, "{names:?}");
+    assert!(
+        IN_GUESTS
+            .iter()
+            .all(|name| names.iter().any(|one| one == name))
+    );
+    names.retain(|name| !IN_GUESTS.contains(&name.as_str()));
     for name in names {
         assert!(
             recorded.contains(&name),

@@ -36,13 +36,13 @@ fn starting(home: &Home, flows: u32) -> Daemon {
 }
 
 /// A sample of the metrics page, by the beginning of its line.
-fn metric(daemon: &Daemon, name: &str) -> Option<f64> {
+pub fn metric(daemon: &Daemon, name: &str) -> Option<f64> {
     let page = daemon.get("/metrics")?;
     let line = page.body.lines().find(|line| line.starts_with(name))?;
     line.rsplit_once(' ')?.1.parse().ok()
 }
 
-fn nothing_lost(daemon: &Daemon) {
+pub fn nothing_lost(daemon: &Daemon) {
     let page = daemon.get("/metrics").expect("the metrics page").body;
     let lost = page.lines().filter(|line| {
         line.starts_with("lease_watchdog_lost_total{")
@@ -237,7 +237,7 @@ fn of_two_thousand_sessions_of_a_real_server_the_one_that_freezes_is_flagged() {
 
 /// Ends of connections with this port, by /proc/net/tcp: none that listens (0A), is not yet
 /// established (02, 03), or is over (06, 07).
-fn sockets(port: u16) -> u32 {
+pub fn sockets(port: u16) -> u32 {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc");
     let port = format!(":{port:04X}");
     let open = |line: &&str| {

@@ -35,6 +35,7 @@ mod rights;
 mod scope;
 mod seen;
 mod server_restart;
+mod soak;
 mod storm;
 mod thawed_client;
 mod tls;
