@@ -8,6 +8,7 @@ use super::{package, shown};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// A fresh Debian; removed when dropped.
 pub struct Tree {
@@ -17,6 +18,9 @@ pub struct Tree {
 impl Tree {
     /// None where no Debian can be had: no network, and none kept.
     pub fn new() -> Option<Self> {
+        // The first makes it, the others wait: they all want the same.
+        static MADE: Mutex<()> = Mutex::new(());
+        let _made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a temporary directory");
         let package = package();
         let kept = package.with_file_name("debian-bookworm-systemd.tar.gz");
@@ -36,7 +40,7 @@ impl Tree {
             return None;
         }
         // Whole or not at all: a run may be ended in the middle.
-        let half = kept.with_extension("half");
+        let half = kept.with_extension(format!("half-{}", std::process::id()));
         let into = [
             "-cpzf",
             shown(&half),
