@@ -68,7 +68,7 @@ struct Machine {
 
 impl Machine {
     fn boot(tree: Tree) -> Self {
-        let name = format!("lease-watchdog-{}", std::process::id());
+        let name = format!("lease-watchdog-booted-{}", std::process::id());
         let cgroups = Cgroups::new(&name);
         let enter: String = cgroups.0.iter().fold(String::new(), |script, folder| {
             script + &format!("echo $$ > {}/cgroup.procs; ", folder.display())

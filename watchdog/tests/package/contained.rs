@@ -143,7 +143,7 @@ fn as_the_manifest_has_it_a_container_sees_a_frozen_client_outside() {
     let volumes = place.path().join("volumes");
     volume(&volumes.join("config"), "lease-watchdog.yaml", &config);
     fs::create_dir(volumes.join("state")).expect("own folder");
-    let name = format!("lease-watchdog-{}", std::process::id());
+    let name = format!("lease-watchdog-contained-{}", std::process::id());
     let pod = &of(&documents, "DaemonSet")["spec"]["template"]["spec"];
     let told = bundle(pod, &tree.path(""), &volumes, &format!("/{name}"));
     fs::write(place.path().join("config.json"), told.to_string()).expect("own folder");
