@@ -48,7 +48,8 @@ pub struct Segment {
 /// # Safety
 /// `slot` is a flow slot.
 #[inline(always)]
-pub(crate) unsafe fn direction(slot: *mut FlowSlot, requests: bool) -> *mut Direction {
+#[must_use]
+pub unsafe fn direction(slot: *mut FlowSlot, requests: bool) -> *mut Direction {
     // SAFETY: by contract.
     unsafe {
         if requests {

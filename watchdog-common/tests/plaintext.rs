@@ -162,6 +162,23 @@ fn what_left_is_acknowledged_where_its_call_ended() {
 }
 
 #[test]
+fn after_a_call_that_was_missed_nothing_is_credited_until_frames_are_found_again() {
+    let (mut flow, at) = guessed(Flow::started());
+    let ping = request(XID_PING, 11, 0);
+    flow.reveal(EntryShape::default(), Beginning::Frame);
+    flow.chunk(true, at.wrapping_add(40), &ping);
+    flow.miss(true);
+    assert!(!flow.synced());
+    flow.chunk(true, at.wrapping_add(80), &[0xee; 21]);
+    assert_eq!(flow.slot.requests.messages, 1);
+    flow.chunk(true, at.wrapping_add(120), &ping);
+    assert!(flow.synced());
+    // What waits may have been answered by what was missed.
+    flow.miss(false);
+    assert_eq!(flow.slot.requests.marks, flow.slot.replies.marks);
+}
+
+#[test]
 fn a_flow_whose_calls_are_seen_no_more_is_one_of_records_again() {
     let (mut flow, at) = guessed(Flow::started());
     flow.reveal(EntryShape::default(), Beginning::First);

@@ -19,11 +19,11 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use watchdog_common::{
-    flow::Turns,
+    flow::{Turns, direction},
     frames,
     layout::{
-        Direction, EntryShape, FlowSlot, ORIGIN_START, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER,
-        ROLE_HOLDER, SlotRef, TlsCall, TlsStream,
+        EntryShape, FlowSlot, ORIGIN_START, PROTOCOL_TLS, PROTOCOL_ZOOKEEPER, ROLE_HOLDER, SlotRef,
+        TlsCall, TlsStream,
     },
     plaintext::{self, Beginning},
     stream::Payload,
@@ -190,22 +190,6 @@ pub fn returned(ctx: &RetProbeContext) {
     if let Some(slot) = sockets::slot_at(flow) {
         // SAFETY: a flow slot.
         unsafe { told(slot, pid, &call, len as u32) };
-    }
-}
-
-/// The direction that carries requests or replies.
-///
-/// # Safety
-/// `slot` is a flow slot.
-#[inline(always)]
-unsafe fn direction(slot: *mut FlowSlot, requests: bool) -> *mut Direction {
-    // SAFETY: by contract.
-    unsafe {
-        if requests {
-            &raw mut (*slot).requests
-        } else {
-            &raw mut (*slot).replies
-        }
     }
 }
 

@@ -165,6 +165,13 @@ impl Flow {
         unsafe { plaintext::begin(&raw mut *self.slot, shape.protocol, from, self.now_ns) };
     }
 
+    /// A call of either direction went past unseen.
+    pub fn miss(&mut self, requests: bool) {
+        self.now_ns += 1_000;
+        // SAFETY: our own slot.
+        unsafe { plaintext::missed(&raw mut *self.slot, requests, self.now_ns) };
+    }
+
     /// From here on it is not had any more.
     pub fn seal(&mut self) {
         self.now_ns += 1_000;

@@ -267,11 +267,11 @@ fn under_systemd_as_pid_1_the_unit_keeps_its_promises() {
         println!("SKIPPED: under_systemd_as_pid_1: no Debian can be fetched");
         return;
     };
-    fs::copy(package(), tree.path("root/it.deb")).expect("the package");
+    fs::copy(package(), tree.path("it.deb")).expect("the package");
     let began = clock::now_us();
     let machine = Machine::boot(tree);
     println!("booted in {:.1} s", clock::seconds(clock::now_us() - began));
-    machine.run("dpkg -i /root/it.deb");
+    machine.run("dpkg -i /it.deb");
 
     // Ready means attached: systemd says "Started" after the daemon has.
     machine.wait_running(0);
