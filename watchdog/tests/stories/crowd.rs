@@ -344,14 +344,30 @@ fn ten_thousand_short_connections_leave_no_slot_behind() {
         ),
     );
     nothing_lost(&daemon);
+    // Sessions of connections that went without a word are leases too, until they have expired.
+    let leases = || {
+        let page = daemon.get("/metrics")?.body;
+        let counts = page
+            .lines()
+            .filter(|line| line.starts_with("lease_watchdog_leases{"));
+        let counts = counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u32>().ok());
+        Some(counts.sum::<u32>())
+    };
+    let twenty = clock::poll(LONG, || leases().filter(|count| (20..30).contains(count)));
+    daemon.check(
+        twenty.is_some(),
+        &format!("{:?} leases are left of twenty", leases()),
+    );
     // What is still there is still followed.
     let mark = daemon.mark();
     let stopped = Stopped::stop(server.pid());
-    // Sessions of connections that went without a word are its leases too until they expire.
+    // A socket or two that a busy machine has left half closed may have leases too.
     daemon.wait_from(mark, "an incident of the twenty", LONG, |event| {
         event.is("incident")
             && event.text("cause") == "process_stopped"
-            && event.number("leases") >= Some(20)
+            && event
+                .number("leases")
+                .is_some_and(|leases| (20..30).contains(&leases))
     });
     drop(stopped);
 }
