@@ -14,6 +14,7 @@ mod incident;
 #[cfg(test)]
 mod inventory;
 mod layout;
+mod made;
 mod mutate;
 mod package;
 mod process;

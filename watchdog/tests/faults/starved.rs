@@ -361,8 +361,7 @@ fn round(all: &mut [Delays; 4], running: &Running, disk: Option<&HungDisk>) -> R
 pub fn page(rounds: usize, made: &str, measured: &Measured) -> String {
     let Measured { table, load, .. } = measured;
     format!(
-        "# Working when the node does not\n\n\
-         Made by `cargo xtask starved --rounds {rounds}` on {made}. Time from a threshold to the \
+        "Made by `cargo xtask starved --rounds {rounds}` on {made}. Time from a threshold to the \
          arrival of what says so, at a receiver outside of the daemon: a line of the event stream at \
          the reader of its pipe, an alert at an HTTP server (`webhook`) or at a server that the hook's \
          program tells (`exec`, `persistent: true`). The threshold is \
