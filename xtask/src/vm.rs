@@ -148,6 +148,11 @@ fn boot_all(layout: &Layout, kernels: &[Kernel], steps: &[&str], v1: bool) -> Re
         }
     }
     let has_tests = contents.programs.len() > 1;
+    // Busybox has none.
+    contents.programs.push(Program {
+        from: "/usr/bin/chrt".into(),
+        to: "bin/chrt",
+    });
     if has_tests {
         contents.files = software()?;
     }

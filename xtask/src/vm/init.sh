@@ -55,17 +55,38 @@ jump() {
     done
 }
 
-# Who takes what is left of the CPU in real time, at this priority.
-hog() { exec chrt -f "$1" sh -c 'while :; do :; done'; }
+# Who takes the CPU in real time, at this priority, once everybody is there.
+hog() {
+    sleep 6
+    exec chrt -f "$1" sh -c 'while :; do :; done'
+}
 
-# The demo, and what goes on meanwhile.
+# The demo, and what goes on meanwhile; the first argument shows afterwards that it did.
 demo_under() {
+    proof=$1
+    shift
     "$@" &
     meanwhile=$!
     lease-watchdog demo --json
     code=$?
+    "$proof" || code=99
     kill -9 $meanwhile
     return $code
+}
+
+# The wall's clock is days away from where the kernel's own count of seconds would have it.
+began=$(date +%s)
+jumped() {
+    since=$(($(date +%s) - began - $(cut -d . -f 1 /proc/uptime)))
+    echo "the wall's clock is off by $since s"
+    [ "$since" -gt 600 ] || [ "$since" -lt -600 ]
+}
+
+# It has run for seconds (the 14th word: ticks of 10 ms).
+hogged() {
+    ticks=$(cut -d ' ' -f 14 "/proc/$meanwhile/stat")
+    echo "the hog has run for $ticks ticks, priority $(cut -d ' ' -f 40 "/proc/$meanwhile/stat")"
+    [ "$ticks" -gt 500 ]
 }
 
 echo "vm: kernel $(uname -r)"
@@ -74,10 +95,11 @@ for name in $(parameter vm.steps | tr , ' '); do
     doctor) step doctor lease-watchdog doctor --json ;;
     probes) step probes lease-watchdog probes --json ;;
     demo) step demo lease-watchdog demo --json ;;
-    clock-jumps) step clock-jumps demo_under jump ;;
-    real-time-hog) step real-time-hog demo_under hog 1 ;;
+    clock-jumps) step clock-jumps demo_under jumped jump ;;
+    real-time-hog) step real-time-hog demo_under hogged hog 1 ;;
     faults) step faults /tests/faults --stories --only disk-suspended --only disk-delayed --only loss ;;
-    tests) step tests /tests/kernel --test-threads=1 --show-output ;;
+    # The parsers' long comparison of both sides takes no hook of the kernel's, and in here half an hour.
+    tests) step tests /tests/kernel --test-threads=1 --show-output --skip parser:: ;;
     *) step "$name" false ;;
     esac
 done
