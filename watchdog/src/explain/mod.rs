@@ -17,6 +17,8 @@ mod incidents;
 mod input;
 mod lanes;
 mod lapses;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod leads;
 mod meaning;
 mod mixed;
