@@ -124,6 +124,15 @@ fn fuzz_recordings() {
 }
 
 #[test]
+fn fuzz_recordings_told() {
+    let file = recorder::laws::sample();
+    let sound = Recording::from_reader(file.as_slice()).unwrap();
+    prove(recorder::laws::seeds(&file, 300), |script| {
+        explain::laws::any_recording(&recorder::laws::file_of(&sound, script));
+    });
+}
+
+#[test]
 fn fuzz_requests() {
     let server = sinks::http::laws::Server::new();
     prove(sinks::http::laws::seeds(), |script| {

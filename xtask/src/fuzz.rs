@@ -6,11 +6,13 @@
 //! takes both. Corpora are kept in target/fuzz/corpus from run to run.
 
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -20,10 +22,10 @@ use crate::{
     build,
     layout::Layout,
     made,
-    process::{host_cargo, output_of, program, run as run_child, run_by_line, say},
+    process::{output_of, program, run as run_child, run_by_line, say},
     setup,
     stopwatch::Stopwatch,
-    toolchain::Choice,
+    toolchain::{Choice, Toolchain},
 };
 
 /// What the fuzzer itself, in C++, is compiled by.
@@ -50,6 +52,8 @@ const TARGET: &str = "WATCHDOG_FUZZ_TARGET";
 const SEEDS: &str = "WATCHDOG_FUZZ_SEEDS";
 /// An input that is not over after so many seconds breaks the laws of all targets.
 const HANG_S: u32 = 20;
+/// Of what it said before it broke off, lines.
+const SHOWN: usize = 30;
 /// Memory of the fuzzer with all it keeps, MiB.
 const MOST_MIB: u32 = 1536;
 
@@ -63,6 +67,9 @@ pub struct Args {
     /// Minutes for each target
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
+    /// How many targets at once
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// Names the targets, and does nothing else
     #[arg(long)]
     list: bool,
@@ -87,16 +94,17 @@ struct Row {
 
 /// `cargo xtask fuzz`.
 pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
-    let fuzzer = Fuzzer::built(layout, choice)?;
+    let fuzzer = Fuzzer::built(layout, &setup::toolchain(layout, choice)?)?;
     let known = fuzzer.targets()?;
     if args.list {
-        for name in known.keys() {
+        for (name, _) in &known {
             println!("{name}");
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(unknown) = args.targets.iter().find(|name| !known.contains_key(*name)) {
-        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+    let is_known = |name: &&String| names.contains(&name.as_str());
+    if let Some(unknown) = args.targets.iter().find(|name| !is_known(name)) {
         bail!(
             "there is no target {unknown:?}; known: {}",
             names.join(", ")
@@ -108,13 +116,9 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut rows = Vec::new();
-    for (name, longest) in known {
-        if args.targets.is_empty() || args.targets.contains(&name) {
-            say(format_args!("== {name}"));
-            rows.push(fuzzer.feed(&name, longest, args.minutes)?);
-        }
-    }
+    let wanted = |name: &String| args.targets.is_empty() || args.targets.contains(name);
+    let chosen = known.into_iter().filter(|(name, _)| wanted(name));
+    let rows = fuzzer.feed_all(chosen.collect(), args.minutes, args.jobs)?;
     let table = table(&rows);
     println!("{table}");
     if args.targets.is_empty() {
@@ -139,14 +143,11 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
 ///
 /// # Errors
 /// It cannot be built or run.
-pub fn check(layout: &Layout, choice: Choice) -> Result<Vec<String>> {
-    let fuzzer = Fuzzer::built(layout, choice)?;
-    let mut findings = Vec::new();
-    for (name, longest) in fuzzer.targets()? {
-        let row = fuzzer.feed(&name, longest, 1.0)?;
-        findings.extend(row.finding.map(|finding| format!("fuzz {name}: {finding}")));
-    }
-    Ok(findings)
+pub fn check(layout: &Layout, toolchain: &Toolchain) -> Result<Vec<String>> {
+    let fuzzer = Fuzzer::built(layout, toolchain)?;
+    let rows = fuzzer.feed_all(fuzzer.targets()?, 1.0, 1)?;
+    let found = |row: &Row| Some(format!("fuzz {}: {}", row.name, row.finding.as_ref()?));
+    Ok(rows.iter().filter_map(found).collect())
 }
 
 /// The program, built.
@@ -156,11 +157,9 @@ struct Fuzzer {
 }
 
 impl Fuzzer {
-    fn built(layout: &Layout, choice: Choice) -> Result<Self> {
+    fn built(layout: &Layout, toolchain: &Toolchain) -> Result<Self> {
         apt::ensure(COMPILER, "to build the fuzzer")?;
-        if !layout.object().is_file() || !layout.old_object().is_file() {
-            build::object(layout, &setup::toolchain(layout, choice)?)?;
-        }
+        build::object(layout, toolchain)?;
         let folder = layout.target().join("fuzz");
         let about = output_of(program("rustc").arg("-vV"))?;
         let host = about
@@ -168,7 +167,6 @@ impl Fuzzer {
             .find_map(|line| line.strip_prefix("host: "))
             .context("rustc -vV names no host")?;
         say("building the fuzzer (some minutes the first time)");
-        // The last --target-dir counts: edges are counted in a folder of their own.
         let mut cargo = program("cargo");
         cargo
             .current_dir(layout.root())
@@ -186,7 +184,7 @@ impl Fuzzer {
     }
 
     /// Names, and how long an input may be.
-    fn targets(&self) -> Result<BTreeMap<String, u64>> {
+    fn targets(&self) -> Result<Vec<(String, u64)>> {
         let listed = output_of(program(&self.program).env_remove(TARGET))?;
         let parse = |line: &str| {
             let (name, longest) = line.split_once(' ')?;
@@ -210,6 +208,34 @@ impl Fuzzer {
         Ok(folder)
     }
 
+    /// All of these, some at once; in their order.
+    fn feed_all(&self, all: Vec<(String, u64)>, minutes: f64, jobs: usize) -> Result<Vec<Row>> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut rows = Vec::new();
+            while let Some((name, longest)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                say(format_args!("== {name}"));
+                rows.push(self.feed(name, *longest, minutes)?);
+            }
+            Ok(rows)
+        };
+        let done: Vec<Result<Vec<Row>>> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+            let outcome = |worker: thread::ScopedJoinHandle<'_, _>| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| bail!("a target's thread panicked"))
+            };
+            workers.into_iter().map(outcome).collect()
+        });
+        let mut rows = Vec::new();
+        for some in done {
+            rows.extend(some?);
+        }
+        rows.sort_by_key(|row| all.iter().position(|(name, _)| *name == row.name));
+        Ok(rows)
+    }
+
     /// Seeds, then inputs for so many minutes, or to the first that breaks a law.
     fn feed(&self, name: &str, longest: u64, minutes: f64) -> Result<Row> {
         let (seeds, corpus) = (
@@ -228,13 +254,13 @@ impl Fuzzer {
             .arg(format!("-timeout={HANG_S}"))
             .arg(format!("-rss_limit_mb={MOST_MIB}"))
             .arg(format!("-artifact_prefix={}/", findings.display()))
-            .args(["-print_final_stats=1", "-use_value_profile=0"])
+            .args(["-print_final_stats=1"])
             .args([&corpus, &seeds]);
         let mut row = Row {
             name: name.to_owned(),
             ..Row::default()
         };
-        let (mut last, mut said) = (Vec::new(), String::new());
+        let (mut last, mut said) = (VecDeque::new(), String::new());
         let status = run_by_line(&mut command, |line| {
             row.heed(line);
             if line.contains("panicked at") {
@@ -242,11 +268,14 @@ impl Fuzzer {
             } else if said.contains("panicked at") && !said.contains(": ") && !line.is_empty() {
                 let _ = write!(said, " {line}");
             }
-            last.push(line.to_owned());
+            last.push_back(line.to_owned());
+            if last.len() > SHOWN {
+                last.pop_front();
+            }
         })?;
         row.seconds = watch.read().as_secs_f64();
         if !status.success() {
-            for line in last.iter().rev().take(30).rev() {
+            for line in &last {
                 println!("{line}");
             }
             let after = entries(&findings)?;

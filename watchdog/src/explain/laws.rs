@@ -8,7 +8,10 @@ use std::path::Path;
 use super::readers::{Kind, READERS};
 use super::report::Report;
 use super::unpack::unpacked;
-use super::{ExplainArgs, explain, html, text, wrap};
+use super::{ExplainArgs, explain, html, retold, text, wrap};
+use crate::failure::Failure;
+use crate::printable::obeyed;
+use crate::recorder::format::{MAGIC, Recording};
 
 /// Of what comes out of a packed file so much is looked at.
 const MOST_UNPACKED: u64 = 16 << 20;
@@ -77,7 +80,8 @@ pub fn told(kind: Option<Kind>, name: &str, bytes: &[u8]) -> Option<Report> {
     match report {
         Ok(report) => Some(report),
         Err(error) => {
-            let error = format!("{error:#}");
+            let error = Failure::Usage(format!("{error:#}")).to_string();
+            assert!(!error.contains(obeyed), "{error:?}");
             assert!(error.contains("nothing to explain"), "{error}");
             None
         }
@@ -92,7 +96,15 @@ pub fn whole(report: &Report) -> String {
             json = json.replace(file.as_str(), "FILE");
         }
     }
-    let _ = (text::render(report), html::render(report));
+    let shown = text::render(report);
+    assert!(!shown.contains(obeyed), "{shown:?}");
+    let _page = html::render(report);
+    for incident in &report.incidents {
+        assert!(incident.from <= incident.to, "{incident:?}");
+    }
+    for pair in report.incidents.windows(2) {
+        assert!(pair[0].from <= pair[1].from, "not the oldest first");
+    }
     json
 }
 
@@ -155,7 +167,7 @@ fn is_plain(bytes: &[u8]) -> bool {
         b"\xff\xfe",
         b"\xfe\xff",
         b"\xef\xbb\xbf",
-        crate::recorder::format::MAGIC,
+        MAGIC,
     ];
     let archive = bytes.get(257..262) == Some(b"ustar");
     !archive && !packed.iter().any(|start| bytes.starts_with(start))
@@ -169,6 +181,13 @@ pub fn any_recording(bytes: &[u8]) {
     if let Some(report) = told(None, "x.lwr", bytes) {
         whole(&report);
     }
+    let Ok(recording) = Recording::from_reader(bytes) else {
+        return;
+    };
+    if let Ok(text) = retold(&recording, false) {
+        assert!(!text.contains(obeyed), "{text:?}");
+    }
+    let _lines = retold(&recording, true);
 }
 
 /// Whatever is packed comes to an end: of the bytes, or an error.

@@ -29,8 +29,7 @@ pub fn any_bytes(bytes: &[u8]) {
     if whole.calls.len() > MANY {
         return;
     }
-    let mut copy = beginning(&whole.header, &whole.context);
-    copy.extend(written(&whole.calls));
+    let copy = file(&whole);
     let read = Recording::from_reader(copy.as_slice()).expect("our own writing");
     assert_eq!(read.torn, None);
     assert_eq!(read.calls.len(), whole.calls.len());
@@ -52,10 +51,18 @@ fn plain(calls: &[Call]) -> Vec<u8> {
         .collect()
 }
 
-/// Calls as blocks.
+/// A recording as a file.
+#[must_use]
+pub fn file(recording: &Recording) -> Vec<u8> {
+    let mut bytes = beginning(&recording.header, &recording.context);
+    bytes.extend(written(&recording.calls));
+    bytes
+}
+
+/// Calls as blocks. Within one, time goes on.
 fn written(calls: &[Call]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for some in calls.chunk_by(|one, other| one.1 == other.1) {
+    for some in calls.chunk_by(|one, other| one.1 == other.1 && one.0 <= other.0) {
         for some in some.chunks(100) {
             let mut block = BlockWriter::default();
             for (at, _, op) in some {

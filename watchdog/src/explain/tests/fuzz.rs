@@ -5,7 +5,7 @@
 //! shape, without a head or cut; the same report however the bytes are packed and wherever buffers end;
 //! numbers that no log can mean lead nowhere.
 //!
-//! No corpus is kept: the lines below and the recordings of the faults are the seeds, and a failure is
+//! No corpus is kept: the lines of `laws` and the recordings of the faults are the seeds, and a failure is
 //! printed shrunk.
 
 use std::io::{BufReader, Write as _};
@@ -19,8 +19,11 @@ use crate::explain::laws::{SEEDS, counted, told, whole};
 use crate::explain::readers::{Kind, READERS};
 use crate::explain::stamp;
 use crate::explain::years::{Calendar, Zone, dates_in};
+use crate::explain::{retold, text};
+use crate::failure::Failure;
+use crate::printable::obeyed;
 use crate::recorder::format::Recording;
-use crate::recorder::laws::{samples, with_checksums};
+use crate::recorder::laws::{file, samples, with_checksums};
 use crate::recorder::replay::replay;
 
 /// Logs of the normal run, and between two looks at the clock.
@@ -334,4 +337,22 @@ fn recordings() {
             Ok(())
         },
     );
+}
+
+/// Names of nodes, entries and files are quoted, and a terminal obeys none of them.
+#[test]
+fn a_recording_is_no_command_to_the_terminal() {
+    let mut recording = Recording::from_reader(samples()[0].as_slice()).unwrap();
+    recording.header.node = "n\u{1b}[2J1".to_owned();
+    recording.header.entries[0].0 = "zoo\u{1b}]0;x\u{7}keeper".to_owned();
+    let report = told(None, "x.lwr", &file(&recording)).unwrap();
+    let kept = serde_json::to_string(&report).unwrap();
+    assert!(kept.contains("zoo\\u001b]0;x"), "{kept}");
+    let shown = text::render(&report);
+    assert!(shown.contains("zoo?]0;x?keeper"), "{shown}");
+    assert!(!shown.contains(obeyed), "{shown}");
+    let again = retold(&recording, false).unwrap();
+    assert!(!again.contains(obeyed), "{again}");
+    let refused = Failure::Usage("x\u{1b}[2J.tar: cannot be read".to_owned()).to_string();
+    assert_eq!(refused, "x?[2J.tar: cannot be read");
 }

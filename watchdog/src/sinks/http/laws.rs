@@ -210,12 +210,13 @@ fn well_formed(answers: &[u8], whole: bool) {
         let known = status.is_some_and(|status| STATUSES.contains(&status));
         assert!(known, "no status of ours: {first:?}");
         let mut length = None;
-        let mut chunked = false;
+        let (mut chunked, mut json) = (false, false);
         for line in lines {
             let (name, value) = line.split_once(": ").expect("a header");
             assert!(!line.contains(char::is_control), "{line:?}");
             match name {
                 "content-length" => length = Some(value.parse::<usize>().expect("a length")),
+                "content-type" => json = value == "application/json",
                 "transfer-encoding" => chunked = value == "chunked",
                 _ => {}
             }
@@ -239,6 +240,10 @@ fn well_formed(answers: &[u8], whole: bool) {
         if rest.len() < length {
             assert!(!whole, "{} of {length} bytes", rest.len());
             return;
+        }
+        if json {
+            let body: Result<serde_json::Value, _> = serde_json::from_slice(&rest[..length]);
+            assert!(body.is_ok(), "{}", shown(&rest[..length]));
         }
         rest = &rest[length..];
     }
