@@ -57,12 +57,13 @@ const TEST_SOFTWARE: &[Package] = &[
     // What looks at the status page, and at the terminal view.
     Package::any("chromium"),
     Package::any("tmux"),
-    // Broken networks and hung disks.
+    // Broken networks and hung disks, and a call that the kernel refuses.
     Package::any("iproute2"),
     Package::any("nftables"),
     Package::any("bindfs"),
     Package::any("fuse3"),
     Package::any("e2fsprogs"),
+    Package::any("strace"),
 ];
 /// What the bench compares with: runqlat, runqslower.
 const BENCH_SOFTWARE: &[Package] = &[Package::any("libbpf-tools")];

@@ -1,6 +1,8 @@
 //! Loads the programs and attaches each signal by the first of its hooks that the kernel takes.
 
+use std::error::Error;
 use std::fs::File;
+use std::io;
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
@@ -377,12 +379,61 @@ pub(super) fn object(
         }
     };
     loader.load(bytes).map_err(|error| {
+        let Refusal { line, code } = Refusal::of(&error);
         Missing(format!(
-            "the kernel refuses the eBPF maps or programs: {}; run as root, or with \
-                 CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
-            chain(&error)
+            "the kernel refuses the eBPF maps or programs: {line}; {}",
+            mend(code)
         ))
     })
+}
+
+/// What the kernel said of something that it refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// In one line.
+    pub(super) line: String,
+    /// The error number beneath it, if there is one.
+    code: Option<i32>,
+}
+
+impl Refusal {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut code = None;
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let os = error.downcast_ref::<io::Error>();
+            code = os.and_then(io::Error::raw_os_error).or(code);
+            next = error.source();
+        }
+        Self {
+            line: chain(error),
+            code,
+        }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(line: String) -> Self {
+        Self { line, code: None }
+    }
+}
+
+/// What helps against a refusal with this error number.
+fn mend(code: Option<i32>) -> String {
+    if let Some(rights) = rights_missing() {
+        return rights;
+    }
+    match code {
+        Some(libc::ENOMEM) => {
+            "give it more memory: raise the limit of its cgroup, or lower --flows".to_owned()
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "it has the rights: lockdown, seccomp or a security module refuses it; \
+             `lease-watchdog doctor` looks further"
+                .to_owned()
+        }
+        _ => "run on Linux 5.10 or later".to_owned(),
+    }
 }
 
 fn attach_signal(
@@ -397,11 +448,14 @@ fn attach_signal(
     let lacks = missing
         .map(|needed| format!("without {needed} it would mislead"))
         .or_else(|| lacking(signal, offsets));
+    let mut code = None;
     for way in signal.ways {
-        let refused = match &lacks {
-            Some(lacks) => Some(lacks.clone()),
+        let refusal = match &lacks {
+            Some(lacks) => Some(lacks.clone().into()),
             None => attach(programs, way, kernel_btf, root).err(),
         };
+        code = code.or(refusal.as_ref().and_then(|refusal: &Refusal| refusal.code));
+        let refused = refusal.map(|refusal| refusal.line);
         if let Some(why) = &refused {
             tracing::warn!(signal = signal.name, hook = way.hook, why, "hook refused");
         } else {
@@ -432,7 +486,7 @@ fn attach_signal(
             )
         })
         .collect();
-    let mend = rights_missing().unwrap_or_else(|| "run on Linux 5.10 or later".to_owned());
+    let mend = mend(code);
     // First: what a kernel says of a program may be long.
     Err(Missing(format!(
         "no hook for `{}` can be attached; {mend} ({})",
@@ -480,24 +534,24 @@ pub(super) fn lacking(signal: &Signal, offsets: &[u32]) -> Option<String> {
     Some(format!("this kernel has no {}", named.join(" or ")))
 }
 
-/// Loads and attaches one program; the error is one line.
+/// Loads and attaches one program.
 pub(super) fn attach(
     programs: &mut Ebpf,
     way: &Way,
     kernel_btf: &Btf,
     root: &File,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
     let program = programs.program_mut(way.program).ok_or_else(|| {
         format!(
             "the programs for kernels before 5.17 have no {}",
             way.program
         )
     })?;
-    let line = |error: aya::programs::ProgramError| chain(&error);
+    let said = |error: aya::programs::ProgramError| Refusal::of(&error);
     match way.kind {
         Kind::CgroupIngress | Kind::CgroupEgress => {
-            let program: &mut CgroupSkb = program.try_into().map_err(line)?;
-            program.load().map_err(line)?;
+            let program: &mut CgroupSkb = program.try_into().map_err(said)?;
+            program.load().map_err(said)?;
             let side = if matches!(way.kind, Kind::CgroupIngress) {
                 CgroupSkbAttachType::Ingress
             } else {
@@ -507,40 +561,40 @@ pub(super) fn attach(
             // the flag for it.
             program
                 .attach(root, side, CgroupAttachMode::Single)
-                .map_err(line)?;
+                .map_err(said)?;
         }
         Kind::SockOps => {
-            let program: &mut SockOps = program.try_into().map_err(line)?;
-            program.load().map_err(line)?;
+            let program: &mut SockOps = program.try_into().map_err(said)?;
+            program.load().map_err(said)?;
             program
                 .attach(root, CgroupAttachMode::Single)
-                .map_err(line)?;
+                .map_err(said)?;
         }
         Kind::Calls => {
             for name in plaintext::PROGRAMS {
                 let program = programs
                     .program_mut(name)
                     .ok_or_else(|| format!("the object has no program {name}"))?;
-                let program: &mut UProbe = program.try_into().map_err(line)?;
-                program.load().map_err(line)?;
+                let program: &mut UProbe = program.try_into().map_err(said)?;
+                program.load().map_err(said)?;
             }
         }
         Kind::Tracepoint(name) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(line)?;
-            program.load(name, kernel_btf).map_err(line)?;
-            program.attach().map_err(line)?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(said)?;
+            program.load(name, kernel_btf).map_err(said)?;
+            program.attach().map_err(said)?;
         }
         Kind::Exit(function) => {
-            let program: &mut FExit = program.try_into().map_err(line)?;
-            program.load(function, kernel_btf).map_err(line)?;
-            program.attach().map_err(line)?;
+            let program: &mut FExit = program.try_into().map_err(said)?;
+            program.load(function, kernel_btf).map_err(said)?;
+            program.attach().map_err(said)?;
         }
     }
     Ok(())
 }
 
 /// An error and its sources, in one line; of a verifier's log only the end, where the reason is.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut line = String::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -22,6 +22,7 @@ use watchdog_common::layout::{
 };
 
 use super::Missing;
+use super::attach::chain;
 
 /// How many elements are mapped at a time. A multiple of 512, so that a chunk of 8-byte-aligned
 /// elements is whole pages.
@@ -223,7 +224,7 @@ impl State {
         for index in (0..flows).rev() {
             self.free
                 .push(index, 0)
-                .map_err(|error| Missing(format!("map FREE: {error}")))?;
+                .map_err(|error| Missing(format!("map FREE: {}", chain(&error))))?;
         }
         Ok(self)
     }
@@ -445,7 +446,7 @@ impl Devices {
         let mut slots = array(programs, "DEVICES", DEVICES)?;
         slots
             .ensure(DEVICES)
-            .map_err(|error| Missing(format!("mapping DEVICES: {error}")))?;
+            .map_err(|error| Missing(format!("mapping DEVICES: {}", chain(&error))))?;
         Ok(Self {
             slots,
             requests: take(programs, "REQUESTS")?,
@@ -512,7 +513,7 @@ fn array<T>(programs: &mut Ebpf, name: &'static str, len: usize) -> Result<Mappe
     let Map::Array(data) = map else {
         return Err(Missing(format!("map {name} is no array")));
     };
-    Mapped::new(data, len).map_err(|error| Missing(format!("mapping {name}: {error}")))
+    Mapped::new(data, len).map_err(|error| Missing(format!("mapping {name}: {}", chain(&error))))
 }
 
 fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
@@ -522,5 +523,5 @@ fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
     let map = programs
         .take_map(name)
         .ok_or_else(|| Missing(format!("the object has no map {name}")))?;
-    T::try_from(map).map_err(|error| Missing(format!("map {name}: {error}")))
+    T::try_from(map).map_err(|error| Missing(format!("map {name}: {}", chain(&error))))
 }

@@ -71,8 +71,10 @@ pub fn of(which: Option<attach::Object>, options: &Options) -> Trial {
                 }
                 (_, Err(_)) => Some("not tried: there is no cgroup v2 root".to_owned()),
                 (Some((programs, facts, parsed)), Ok(root)) => {
-                    attach::lacking(signal, &facts.offsets)
-                        .or_else(|| attach::attach(programs, way, parsed, root).err())
+                    attach::lacking(signal, &facts.offsets).or_else(|| {
+                        let refusal = attach::attach(programs, way, parsed, root).err()?;
+                        Some(refusal.line)
+                    })
                 }
             };
             let info = loaded

@@ -31,6 +31,7 @@ mod privacy;
 mod prometheus;
 mod protocols;
 mod recorder;
+mod refused;
 mod rights;
 mod scope;
 mod seen;

@@ -4,7 +4,7 @@
 //! LEASE_WATCHDOG_LONG.
 
 use crate::crowd::{metric, nothing_lost, sockets};
-use crate::harness::client::{Client, Kind, Order};
+use crate::harness::client::{Client, Kind, Order, State};
 use crate::harness::clock;
 use crate::harness::crowd::Crowd;
 use crate::harness::daemon::{Daemon, Home};
@@ -68,6 +68,23 @@ impl Chance {
     }
 }
 
+const KINDS: [Kind; 3] = [Kind::C, Kind::Kazoo, Kind::Rust];
+
+fn start(kind: Kind, server: &ZooKeeper) -> Client {
+    Client::start(Order::idle(kind, server.port(), TIMEOUT))
+}
+
+/// A client that loses its session is one of the things that happen, to whoever is frozen near its end on a busy
+/// machine: another takes its place.
+fn replace_lost(clients: &mut [Client], server: &ZooKeeper) {
+    for (client, kind) in clients.iter_mut().zip(KINDS) {
+        let changes = client.changes_since(0);
+        if changes.iter().any(|change| change.state == State::Expired) {
+            *client = start(kind, server);
+        }
+    }
+}
+
 /// Something of what happens to a node.
 fn happen(
     chance: &mut Chance,
@@ -90,8 +107,7 @@ fn happen(
         }
         3 => drop(Crowd::visits(crowd_port, 200, 1)),
         4 => {
-            let order = Order::idle(Kind::C, server.port(), TIMEOUT);
-            let short = Client::start(order);
+            let short = start(Kind::C, server);
             if chance.below(2) == 0 {
                 short.close();
             } else {
@@ -126,28 +142,26 @@ fn a_long_time_of_faults_and_churn_leaves_nothing_behind() {
     // It is not its cost that is looked at here.
     let home = Home::watching(&[server.port(), crowd_port], "limits: { cpu: 100% }");
     let daemon = Daemon::start(&home);
-    let clients: Vec<Client> = [Kind::C, Kind::Kazoo, Kind::Rust]
-        .into_iter()
-        .map(|kind| Client::start(Order::idle(kind, server.port(), TIMEOUT)))
-        .collect();
-
+    let mut clients = KINDS.map(|kind| start(kind, &server));
     let mut chance = Chance(4);
-    let mut run_for = |span: Duration| {
+    let mut run_for = |span: Duration, clients: &mut [Client]| {
         let end_us = clock::now_us() + i64::try_from(span.as_micros()).expect("no age");
         let mut times = 0;
         while clock::now_us() < end_us {
-            happen(&mut chance, &daemon, &server, &clients, crowd_port);
+            happen(&mut chance, &daemon, &server, clients, crowd_port);
+            replace_lost(clients, &server);
             times += 1;
         }
         times
     };
-    run_for(WARM);
+    run_for(WARM, &mut clients);
     let before = Taken::of(&daemon);
-    let times = run_for(if long { LONG } else { SHORT });
+    let times = run_for(if long { LONG } else { SHORT }, &mut clients);
 
     // Everybody comes back, and what was killed expires.
     let used = "lease_watchdog_slots{state=\"used\"}";
     let calm = clock::poll(BACK, || {
+        replace_lost(&mut clients, &server);
         let page = daemon.get("/api/v1/incidents")?.body;
         let healthy =
             !page.contains("\"state\":\"opened\"") && !page.contains("\"state\":\"grown\"");
@@ -156,7 +170,12 @@ fn a_long_time_of_faults_and_churn_leaves_nothing_behind() {
     });
     daemon.check(
         calm.is_some(),
-        &format!("six ends are left: {:?} slots", metric(&daemon, used)),
+        &format!(
+            "six ends are left: {:?} slots, {} sockets of the crowd; {}",
+            metric(&daemon, used),
+            sockets(crowd_port),
+            clients.each_ref().map(Client::report).join("\n")
+        ),
     );
     let after = Taken::of(&daemon);
     println!("story (soak): {times} things happened; {before:?}, then {after:?}");

@@ -282,6 +282,11 @@ impl Daemon {
         status.unwrap_or_else(|| panic!("the daemon does not end\n{}", self.report()))
     }
 
+    /// Its exit, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.wait_exit(Duration::ZERO)
+    }
+
     /// What it wrote to standard error so far.
     pub fn stderr(&self) -> String {
         self.errors
