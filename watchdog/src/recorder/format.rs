@@ -1,8 +1,7 @@
 //! The file: a magic word, then frames, each with its length and checksum.
 //!
 //! In: a file of any run, whole, torn, or not a recording at all. Out: what stands in it up to the last whole
-//! frame. Never: a panic; more memory than [`MOST_HELD`], or for a frame than
-//! one may have.
+//! frame. Never: a panic; more memory than 4 GiB, or for a frame than one may have.
 //!
 //! A frame is `kind u8 · length u32 LE · CRC-32 of kind and payload u32 LE · payload`. Payloads are postcard;
 //! that of a block is compressed by LZ4. postcard names no fields, so a change of any recorded type is a new
