@@ -10,7 +10,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::recorder::format::Recording;
-use crate::{config, discover, explain, recorder, sinks, top};
+use crate::{collect, config, discover, explain, recorder, sinks, top};
 
 /// Inputs between two looks at the clock.
 const CASES: u32 = 16;
@@ -166,4 +166,10 @@ fn fuzz_packed_files() {
 #[test]
 fn fuzz_logs_and_archives() {
     prove(explain::laws::seeds(), explain::laws::any_log);
+}
+
+#[test]
+fn fuzz_libraries() {
+    let sample = collect::library::laws::sample();
+    prove(vec![sample], collect::library::laws::any_bytes);
 }

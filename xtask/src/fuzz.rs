@@ -7,7 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -61,7 +60,7 @@ const MOST_MIB: u32 = 1536;
 ///
 /// Each target has seeds (valid streams, files, answers) and laws: those of the property tests, and bounds of time
 /// and memory. What breaks one is kept in target/fuzz/findings, to be made a test; then the run fails.
-/// Writes its part of docs/reliability.md where all targets are run.
+/// Writes its part of docs/reliability.md, or the rows of the targets that are named.
 #[derive(clap::Args)]
 pub struct Args {
     /// Minutes for each target
@@ -121,17 +120,17 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
     let rows = fuzzer.feed_all(chosen.collect(), args.minutes, args.jobs)?;
     let table = table(&rows);
     println!("{table}");
-    if args.targets.is_empty() {
-        let page = layout.root().join("docs/reliability.md");
-        let made = output_of(program("date").args(["-u", "+%F %H:%M UTC"]))?;
-        let text = format!(
-            "Made by `cargo xtask fuzz --minutes {}` on {}.\n\n{table}",
-            args.minutes,
-            made.trim()
-        );
-        made::set(&page, "fuzz", &text)?;
-        say(format_args!("the table is in {}", page.display()));
-    }
+    let page = layout.root().join("docs/reliability.md");
+    let date = output_of(program("date").args(["-u", "+%F %H:%M UTC"]))?;
+    let (date, minutes) = (date.trim(), args.minutes);
+    let text = if args.targets.is_empty() {
+        format!("Made by `cargo xtask fuzz --minutes {minutes}` on {date}.\n\n{table}")
+    } else {
+        let old = made::part(&page, "fuzz")?;
+        with_rows(&old, &rows, &format!("`--minutes {minutes}` on {date}"))
+    };
+    made::set(&page, "fuzz", &text)?;
+    say(format_args!("the table is in {}", page.display()));
     let broken = rows.iter().any(|row| row.finding.is_some());
     Ok(match broken {
         true => ExitCode::FAILURE,
@@ -266,7 +265,8 @@ impl Fuzzer {
             if line.contains("panicked at") {
                 said = line.to_owned();
             } else if said.contains("panicked at") && !said.contains(": ") && !line.is_empty() {
-                let _ = write!(said, " {line}");
+                said.push(' ');
+                said.push_str(line);
             }
             last.push_back(line.to_owned());
             if last.len() > SHOWN {
@@ -298,6 +298,15 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl Row {
+    fn line(&self) -> String {
+        let each_s = self.inputs as f64 / self.seconds.max(0.001);
+        let found = u8::from(self.finding.is_some());
+        format!(
+            "| `{}` | {} | {:.0} | {each_s:.0} | {} | {} | {found} |",
+            self.name, self.inputs, self.seconds, self.edges, self.corpus
+        )
+    }
+
     /// What libFuzzer says: `#123 NEW cov: 45 ft: 67 corp: 8/90b …`, `stat::number_of_executed_units: 123`.
     fn heed(&mut self, line: &str) {
         if let Some(count) = line.strip_prefix("stat::number_of_executed_units:") {
@@ -323,18 +332,36 @@ impl Row {
     }
 }
 
+/// The page's part with these rows in it, which were made by themselves.
+fn with_rows(old: &str, rows: &[Row], how: &str) -> String {
+    let mut lines: Vec<String> = old.trim_end().lines().map(str::to_owned).collect();
+    for row in rows {
+        let by_itself = format!("- By itself: `{}`, ", row.name);
+        lines.retain(|line| !line.starts_with(&by_itself));
+        let begins = format!("| `{}` |", row.name);
+        let line = row.line();
+        match lines.iter().position(|line| line.starts_with(&begins)) {
+            Some(place) => lines[place] = line,
+            None => {
+                let last = lines.iter().rposition(|line| line.starts_with('|'));
+                lines.insert(last.map_or(lines.len(), |last| last + 1), line);
+            }
+        }
+        if !lines.iter().any(|line| line.starts_with("- By itself: ")) {
+            lines.push(String::new());
+        }
+        lines.push(format!("{by_itself}{how}."));
+    }
+    lines.join("\n")
+}
+
 fn table(rows: &[Row]) -> String {
     let mut text = "| target | inputs | seconds | inputs/s | edges reached | corpus | findings |\n\
                     |---|---|---|---|---|---|---|\n"
         .to_owned();
     for row in rows {
-        let each_s = row.inputs as f64 / row.seconds.max(0.001);
-        let found = u8::from(row.finding.is_some());
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {:.0} | {each_s:.0} | {} | {} | {found} |",
-            row.name, row.inputs, row.seconds, row.edges, row.corpus
-        );
+        text.push_str(&row.line());
+        text.push('\n');
     }
     text
 }
@@ -355,6 +382,32 @@ mod tests {
         assert_eq!((row.inputs, row.edges, row.corpus), (6001, 1204, 78));
         row.seconds = 2.0;
         row.name = "x".to_owned();
-        assert!(table(&[row]).ends_with("| `x` | 6001 | 2 | 3000 | 1204 | 78 | 0 |\n"));
+        let all = table(&[row]);
+        assert!(all.ends_with("| `x` | 6001 | 2 | 3000 | 1204 | 78 | 0 |\n"));
+    }
+
+    #[test]
+    fn a_row_is_made_again_by_itself() {
+        let row = |name: &str, inputs| Row {
+            name: name.to_owned(),
+            inputs,
+            seconds: 1.0,
+            ..Row::default()
+        };
+        let old = format!("Made.\n\n{}", table(&[row("a", 1), row("b", 2)]));
+        let new = with_rows(&old, &[row("a", 3), row("c", 4)], "then");
+        let new = with_rows(&new, &[row("a", 5)], "now");
+        let lines: Vec<&str> = new.lines().skip(4).collect();
+        assert_eq!(
+            lines,
+            [
+                "| `a` | 5 | 1 | 5 | 0 | 0 | 0 |",
+                "| `b` | 2 | 1 | 2 | 0 | 0 | 0 |",
+                "| `c` | 4 | 1 | 4 | 0 | 0 | 0 |",
+                "",
+                "- By itself: `c`, then.",
+                "- By itself: `a`, now."
+            ]
+        );
     }
 }

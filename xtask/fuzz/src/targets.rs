@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use watchdog::recorder::format::Recording;
 use watchdog::sinks::{http::laws::Server, post_laws::Teller};
-use watchdog::{config, discover, explain, recorder, sinks, top};
+use watchdog::{collect, config, discover, explain, recorder, sinks, top};
 
 use crate::inputs::laws;
 use crate::inputs::mutated::{self, Subject};
@@ -104,7 +104,7 @@ fn with_sound(then: impl FnOnce(&Recording)) {
     });
 }
 
-const OTHERS: [Target; 10] = [
+const OTHERS: [Target; 11] = [
     Target {
         name: "plaintext",
         most_ms: 500,
@@ -188,6 +188,14 @@ const OTHERS: [Target; 10] = [
         longest: 16 << 10,
         run: discover::laws::any_segments,
         seeds: discover::laws::seeds,
+    },
+    Target {
+        name: "library",
+        most_ms: 1000,
+        most_mib: 80,
+        longest: 16 << 10,
+        run: collect::library::laws::any_bytes,
+        seeds: || vec![collect::library::laws::sample()],
     },
 ];
 
