@@ -22,7 +22,7 @@ use crate::{
     kernel::{Kernel, Missing, Options, Report, release, self_cost::Programs},
     live::{self, Board},
     memory::{self, Remembered, Slate},
-    netns::Netns,
+    netns::{self, Netns},
     outbox::{Lost, Outbox},
     priority::{self, Granted},
     recorder::{self, Recorder, RecorderHandle},
@@ -79,7 +79,7 @@ pub struct Daemon {
 /// What a change of the configuration needs besides the tick.
 pub struct Reloads {
     gate: Gate,
-    netns: Option<Netns>,
+    netns: Option<Arc<Netns>>,
     recording: Option<RecorderHandle>,
 }
 
@@ -98,8 +98,10 @@ impl Daemon {
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Missing> {
         let netns = config.scope.netns.as_deref().map(Netns::open).transpose();
-        let netns = netns.map_err(|why| Missing(format!("scope.netns: {why}")))?;
-        let number = netns.as_ref().map(Netns::number);
+        let netns = netns
+            .map(|open| open.map(Arc::new))
+            .map_err(|why| Missing(format!("scope.netns: {why}")))?;
+        let number = netns.as_deref().map(Netns::number);
         let ports = port_table(config);
         let options = wishes.kernel.clone().map(|options| Options {
             netns: number,
@@ -213,6 +215,12 @@ impl Daemon {
         })
     }
 
+    /// Says when the namespace that is watched has been deleted; None: all of them are watched.
+    pub fn scope_watch(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let watched = Arc::clone(self.reloads.netns.as_ref()?);
+        Some(netns::say_when_gone(watched, self.scope.netns.clone()?))
+    }
+
     /// What the `started` event says of it.
     #[must_use]
     pub fn describe(&self, http: std::net::SocketAddr) -> Started {
@@ -288,6 +296,11 @@ pub fn reload(
                 .to_owned(),
         );
     }
+    if let (Some(watched), Some(name)) = (&reloads.netns, &new.scope.netns)
+        && !watched.is_named(name)
+    {
+        return Err(netns::gone(name));
+    }
     if new.recorder != old.recorder {
         return Err("recorder cannot change while running; restart the daemon".to_owned());
     }
@@ -326,7 +339,7 @@ pub fn reload(
         done: Arc::clone(&done),
     });
     if before != ports {
-        let number = reloads.netns.as_ref().map(Netns::number);
+        let number = reloads.netns.as_deref().map(Netns::number);
         existing::later(search(new, ports, number), done, Arc::clone(&control.found));
     }
     Ok(())

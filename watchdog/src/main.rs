@@ -194,6 +194,9 @@ async fn daemon(
     }
     let mut in_force = config.clone();
     let started = daemon.describe(prepared.http_address());
+    if let Some(watch) = daemon.scope_watch() {
+        served_on.spawn(watch);
+    }
     let reloads = daemon.reloads;
     wishes.service.ready();
     let recording = daemon.recording.clone();

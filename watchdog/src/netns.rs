@@ -1,13 +1,16 @@
 //! A network namespace by its name in a file system.
 //!
 //! In: `self`, or a path as `ip netns` makes it. Out: the namespace, held open, and the number by
-//! which the kernel programs tell its sockets. Never: a thread moved into it.
+//! which the kernel programs tell its sockets; a line in the log when the name leads there no more. Never: a
+//! thread moved into it.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The file system of namespaces (NSFS_MAGIC, include/uapi/linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -87,11 +90,38 @@ impl Netns {
         self.number
     }
 
+    /// Whether `name` still leads to it: `ip netns delete` takes the name away, and what is made anew under the
+    /// same name is another.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        Self::open(name).is_ok_and(|there| there.number == self.number)
+    }
+
     /// The open file, as for setns(2).
     #[must_use]
     pub const fn file(&self) -> &File {
         &self.file
     }
+}
+
+/// How often the name is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Says so, once, when the watched namespace has been deleted or replaced; looks until then.
+pub async fn say_when_gone(watched: Arc<Netns>, name: String) {
+    while watched.is_named(&name) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    tracing::warn!("{}", gone(&name));
+}
+
+/// What is said of a namespace whose name leads there no more.
+#[must_use]
+pub fn gone(name: &str) -> String {
+    format!(
+        "scope.netns: {name} is deleted or names another namespace than the one that is watched; \
+         restart the daemon to watch what is there then"
+    )
 }
 
 #[cfg(test)]

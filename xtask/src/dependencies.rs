@@ -20,11 +20,9 @@ pub fn check(layout: &Layout) -> Result<(Vec<String>, Vec<String>)> {
     let judge = setup::tool(layout, JUDGE, JUDGE_VERSION)?;
     let asked = |what: &[&str]| {
         let mut command = program(&judge);
-        command.current_dir(layout.root()).arg("check");
-        command
-            .arg("--config")
-            .arg(layout.root().join("configs/deny.toml"));
-        run_child(command.args(what))
+        command.current_dir(layout.root()).arg("--config");
+        command.arg(layout.root().join("configs/deny.toml"));
+        run_child(command.arg("check").args(what))
     };
     let mut failed = Vec::new();
     if asked(&["bans", "licenses", "sources"]).is_err() {

@@ -261,13 +261,14 @@ impl FlowTable {
         }
     }
 
-    /// The threads that serve the flow in a slot.
+    /// The threads that serve the flow in a slot; none of one that is closed: whoever comes for a moment is gone
+    /// before it could be watched, and would never be seen to go.
     #[must_use]
     pub fn servers(&self, index: usize) -> Servers {
         self.flows
             .get(index)
             .and_then(Option::as_ref)
-            .filter(|flow| flow.watched != Some(false))
+            .filter(|flow| flow.watched != Some(false) && flow.observation.closed.is_none())
             .map_or([0; 2 * SERVERS], |flow| flow.servers)
     }
 

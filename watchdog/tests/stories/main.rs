@@ -36,6 +36,7 @@ mod rights;
 mod scope;
 mod seen;
 mod server_restart;
+mod short_lives;
 mod soak;
 mod storm;
 mod thawed_client;

@@ -6,54 +6,15 @@ use crate::harness::clock::{self, SECOND};
 use crate::harness::daemon::{Daemon, Home};
 use crate::harness::event::Event;
 use crate::harness::faults::Namespace;
+use crate::harness::group::Group;
 use crate::harness::process;
 use crate::harness::world::{ROLES, TIMEOUT};
 use crate::harness::zookeeper::{Listen, ZooKeeper};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A lease is told this soon, whatever else the machine does.
 const SOON: Duration = Duration::from_secs(3);
-
-/// A group of the v2 hierarchy, removed when dropped.
-struct Group {
-    root: PathBuf,
-    name: String,
-}
-
-impl Group {
-    fn create(name: &str) -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("procfs");
-        let root = mounts
-            .lines()
-            .find_map(|line| {
-                let words: Vec<&str> = line.split(' ').collect();
-                (words[2] == "cgroup2").then(|| PathBuf::from(words[1]))
-            })
-            .expect("a cgroup v2 hierarchy is mounted");
-        let name = format!("lease-story-{name}-{}", std::process::id());
-        std::fs::create_dir(root.join(&name)).expect("a group can be made");
-        Self { root, name }
-    }
-
-    /// The words that start a command in it.
-    fn enter(&self) -> String {
-        let procs = self.root.join(&self.name).join("cgroup.procs");
-        format!("echo $$ > {} && exec \"$@\"", procs.display())
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let path = self.root.join(&self.name);
-        // What was killed in it leaves it a moment later.
-        let gone = clock::poll(SOON, || std::fs::remove_dir(&path).ok());
-        if gone.is_none() {
-            eprintln!("left behind: {}", path.display());
-        }
-    }
-}
 
 /// The leases that a daemon has told of: where each begins, and its role.
 fn told(daemon: &Daemon) -> Vec<(String, String)> {
@@ -134,12 +95,12 @@ fn what_a_scope_or_an_entry_does_not_take_is_not_told() {
     let port = server.port();
     let scoped = Home::watching(
         &[port],
-        &format!("scope: {{ cgroup: \"/{}\" }}", group.name),
+        &format!("scope: {{ cgroup: \"/{}\" }}", group.name()),
     );
     let named = Home::with(&format!(
         "leases:\n  - name: c\n    protocol: zookeeper\n    ports: [{port}]\n    role: holder\n    \
          processes: [cli_mt, \"/{}/deeper\"]\nhttp: {{ listen: \"127.0.0.1:0\" }}\n",
-        group.name
+        group.name()
     ));
     let old = Client::start(order(Kind::Kazoo, &inside));
     let old_at = server.session(old.id()).client.to_string();
@@ -153,7 +114,7 @@ fn what_a_scope_or_an_entry_does_not_take_is_not_told() {
     for at in [&old_at, &young_at] {
         let seen = scoped.wait_for("a lease in the group", SOON, seen_at(at, "holder"));
         scoped.check(
-            seen.text("cgroup") == format!("/{}", group.name),
+            seen.text("cgroup") == format!("/{}", group.name()),
             "it says where",
         );
     }

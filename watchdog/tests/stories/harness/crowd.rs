@@ -5,9 +5,10 @@
 //! them. Out: a line `listening PORT`, `open COUNT`.
 
 use super::clock;
+use super::group::Group;
 use super::process::Child;
 use super::transcript::{Line, Transcript};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 /// What the process is to be: `grant`, `grant gently`, `hold PORT COUNT`, `visit PORT COUNT SECONDS`,
-/// `again PORT COUNT`, or `flood PORT COUNT`.
+/// `again PORT COUNT`, `flood PORT COUNT`, or `burst PORT COUNT`.
 const ROLE: &str = "LEASE_STORY_CROWD";
 /// The name of [`process`] among the tests.
 const TEST_NAME: &str = "harness::crowd::process";
@@ -70,6 +71,7 @@ fn process() {
                 give_way();
                 flood_all(number(port), number(count)).await;
             }
+            ["burst", port, count] => burst(number(port), number(count)),
             ["again", port, count] => open_again(number(port), number(count)).await,
             _ => panic!("no such role: {role}"),
         }
@@ -143,13 +145,18 @@ async fn open(port: u32) -> io::Result<TcpStream> {
 
 async fn shake_hands(mut stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
+    stream.write_all(&wish()).await?;
+    stream.read_exact(&mut [0; CONNECTED]).await?;
+    Ok(stream)
+}
+
+/// A ConnectRequest.
+fn wish() -> [u8; CONNECT] {
     let mut wish = [0; CONNECT];
     wish[3] = 45;
     wish[16..20].copy_from_slice(&timeout_ms());
     wish[31] = 16;
-    stream.write_all(&wish).await?;
-    stream.read_exact(&mut [0; CONNECTED]).await?;
-    Ok(stream)
+    wish
 }
 
 async fn hold_all(port: u32, count: u32) {
@@ -211,6 +218,56 @@ async fn open_again(port: u32, count: u32) {
     }
     println!("open {}", own.port());
     std::future::pending::<()>().await;
+}
+
+/// Processes of a burst that live at once.
+const ALIVE: u32 = 100;
+
+/// So many processes, each with a session of its own for as long as it lives: some milliseconds.
+fn burst(port: u32, count: u32) {
+    give_way();
+    let mut alive = 0;
+    for _ in 0..count {
+        if alive == ALIVE {
+            alive -= u32::from(one_has_ended());
+        }
+        // SAFETY: the child talks to one socket and ends without going back to what the other threads share.
+        match unsafe { libc::fork() } {
+            0 => {
+                let spoke = speak_once(port).is_ok();
+                // SAFETY: takes a number and does not return.
+                unsafe { libc::_exit(i32::from(!spoke)) };
+            }
+            pid => {
+                assert!(pid > 0, "no process: {}", io::Error::last_os_error());
+                alive += 1;
+            }
+        }
+    }
+    while alive > 0 {
+        alive -= u32::from(one_has_ended());
+    }
+    println!("open {count}");
+}
+
+/// A session, a ping and its answer.
+fn speak_once(port: u32) -> io::Result<()> {
+    let port = u16::try_from(port).expect("a port");
+    let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&wish())?;
+    stream.read_exact(&mut [0; CONNECTED])?;
+    stream.write_all(&PING)?;
+    stream.read_exact(&mut [0; PONG.len()])
+}
+
+/// Waits for a child, which must have done its part.
+fn one_has_ended() -> bool {
+    let mut status = 0;
+    // SAFETY: a valid place to write to.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+    assert!(pid > 0 && status == 0, "a child ended with {status}");
+    true
 }
 
 /// Opens and ends so many connections, evenly over a time: one in five never says a word, one is
@@ -323,6 +380,18 @@ impl Crowd {
         visits
     }
 
+    /// So many processes with a session each, few at once, in a group that holds no more than that; once all
+    /// have ended.
+    ///
+    /// # Panics
+    /// If it takes longer than a minute.
+    pub fn burst(port: u16, count: u32, group: &Group) -> Self {
+        group.bound(2 * ALIVE);
+        let burst = Self::started(&format!("burst {port} {count}"), &group.enter());
+        burst.wait("open ", Duration::from_secs(60));
+        burst
+    }
+
     /// So many sessions, one after the other, from one port, which it gives too.
     ///
     /// # Panics
@@ -334,7 +403,14 @@ impl Crowd {
     }
 
     fn start(role: &str) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("a test knows its binary"));
+        Self::started(role, "exec \"$@\"")
+    }
+
+    /// `enter` are words for a shell that end in what it is given.
+    fn started(role: &str, enter: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", enter, "sh"]);
+        command.arg(std::env::current_exe().expect("a test knows its binary"));
         command
             .args(["--exact", TEST_NAME, "--nocapture"])
             .env(ROLE, role);

@@ -14,6 +14,7 @@ pub mod crowd;
 pub mod daemon;
 pub mod event;
 pub mod faults;
+pub mod group;
 pub mod http;
 pub mod process;
 pub mod program;
