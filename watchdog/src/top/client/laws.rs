@@ -108,6 +108,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ),
         (2, format!(r#"{{"incidents":[{incident}]}}"#)),
         (0, r#"{"error":"a token"}"#.to_owned()),
+        // No daemon's figures.
+        (
+            0,
+            format!(
+                r#"{{"total":2,"leases":[{},{}]}}"#,
+                lease.replace(":3000,", ":-9223372036854775808,"),
+                lease
+                    .replace(r#""remaining_ms":3000"#, r#""x":1"#)
+                    .replace(":10000,", ":-9223372036854775808,"),
+            ),
+        ),
     ];
     let heads = |length: usize| {
         [
