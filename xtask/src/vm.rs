@@ -82,7 +82,7 @@ pub struct Args {
     /// Runs the kernel tests too: some minutes a kernel
     #[arg(long, conflicts_with = "load_only")]
     tests: bool,
-    /// Only these steps: doctor, probes, demo, faults, tests
+    /// Only these steps: doctor, probes, demo, clock-jumps, real-time-hog, faults, tests
     #[arg(long, value_name = "STEP", value_delimiter = ',', conflicts_with_all = ["load_only", "tests"])]
     steps: Vec<String>,
     /// Boots with cgroup v1 hierarchies alone
@@ -200,7 +200,14 @@ pub fn check(layout: &Layout, long: bool) -> Result<(Vec<String>, Vec<String>)> 
 }
 
 /// What is tried, in order, but for the kernel tests.
-const WHOLE: &[&str] = &["doctor", "probes", "demo", "faults"];
+const WHOLE: &[&str] = &[
+    "doctor",
+    "probes",
+    "demo",
+    "clock-jumps",
+    "real-time-hog",
+    "faults",
+];
 
 /// Steps that are test programs: which, and where they lie in the guest.
 const TESTS: [(&str, &str, &str); 2] = [

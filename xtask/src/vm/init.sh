@@ -45,12 +45,37 @@ step() {
     echo "vm: end $name $?"
 }
 
+# The wall's clock goes an hour on and a day back, again and again.
+jump() {
+    while :; do
+        for seconds in 3600 -86400 82800; do
+            sleep 1.3
+            date -s "@$(($(date +%s) + seconds))" >/dev/null
+        done
+    done
+}
+
+# Who takes what is left of the CPU in real time, at this priority.
+hog() { exec chrt -f "$1" sh -c 'while :; do :; done'; }
+
+# The demo, and what goes on meanwhile.
+demo_under() {
+    "$@" &
+    meanwhile=$!
+    lease-watchdog demo --json
+    code=$?
+    kill -9 $meanwhile
+    return $code
+}
+
 echo "vm: kernel $(uname -r)"
 for name in $(parameter vm.steps | tr , ' '); do
     case $name in
     doctor) step doctor lease-watchdog doctor --json ;;
     probes) step probes lease-watchdog probes --json ;;
     demo) step demo lease-watchdog demo --json ;;
+    clock-jumps) step clock-jumps demo_under jump ;;
+    real-time-hog) step real-time-hog demo_under hog 1 ;;
     faults) step faults /tests/faults --stories --only disk-suspended --only disk-delayed --only loss ;;
     tests) step tests /tests/kernel --test-threads=1 --show-output ;;
     *) step "$name" false ;;

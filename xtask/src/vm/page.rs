@@ -37,6 +37,9 @@ const LOST: [(&str, &str); 10] = [
     ),
 ];
 
+/// Steps that are the demo: by itself, and while something goes on.
+const DEMOS: [&str; 3] = ["demo", "clock-jumps", "real-time-hog"];
+
 /// What one kernel made of it.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -162,8 +165,9 @@ impl Outcome {
         lines.filter_map(|line| fault(line)).collect()
     }
 
-    fn demo(&self) -> String {
-        let Some(step) = self.step("demo") else {
+    /// What came of the demo, by itself or while something goes on.
+    fn demo(&self, step: &str) -> String {
+        let Some(step) = self.step(step) else {
             return String::new();
         };
         let result = step.lines.iter().rev().find_map(|line| {
@@ -285,7 +289,9 @@ impl Page {
             }
         };
         add("doctor", &Outcome::doctor);
-        add("demo", &Outcome::demo);
+        for step in DEMOS {
+            add(step, &|outcome| outcome.demo(step));
+        }
         let mut faults: Vec<String> = Vec::new();
         for (name, _) in tried.iter().flat_map(|outcome| outcome.faults()) {
             if !faults.contains(&name) {
@@ -482,6 +488,6 @@ mod tests {
     fn a_step_that_fails_is_named_with_its_last_line() {
         let failed = outcome(&["vm: begin demo", "why", "vm: end demo 3", "vm: done"]);
         assert_eq!(failed.failures(), ["kernel 6.1: demo: why"]);
-        assert_eq!(failed.demo(), "FAILED");
+        assert_eq!(failed.demo("demo"), "FAILED");
     }
 }
