@@ -21,6 +21,7 @@ mod exits;
 mod fence;
 mod frozen_client;
 mod frozen_server;
+mod full_disk;
 mod healthy;
 mod hostile;
 mod https;
