@@ -60,6 +60,7 @@ const GUEST_SOFTWARE: &[Package] = &[
     Package::any("iproute2"),
     Package::any("e2fsprogs"),
     Package::any("dmsetup"),
+    Package::any("bindfs"),
     Package::any("libzookeeper-java"),
     Package::any("zookeeper"),
 ];
@@ -85,6 +86,9 @@ pub struct Args {
     /// Only these steps: doctor, probes, demo, clock-jumps, real-time-hog, faults, tests
     #[arg(long, value_name = "STEP", value_delimiter = ',', conflicts_with_all = ["load_only", "tests"])]
     steps: Vec<String>,
+    /// With the kernel tests: only those whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
     /// Boots with cgroup v1 hierarchies alone
     #[arg(long)]
     cgroup_v1: bool,
@@ -107,10 +111,10 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
         (false, true) => &[WHOLE, &["tests"]].concat(),
         (false, false) => WHOLE,
     };
-    let page = boot_all(layout, &kernels, steps, args.cgroup_v1)?;
+    let page = boot_all(layout, &kernels, steps, args.cgroup_v1, &args.filter)?;
     println!("{}", page.table());
     let all = args.kernels.is_empty() && named.is_empty();
-    let whole = all && !args.load_only && !args.cgroup_v1;
+    let whole = all && !args.load_only && !args.cgroup_v1 && args.filter.is_empty();
     if whole {
         let file = layout.root().join("docs/kernels.md");
         fs::create_dir_all(layout.root().join("docs")).context("making docs")?;
@@ -129,7 +133,13 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
 }
 
 /// Boots each kernel; one that cannot be had is a row that says so.
-fn boot_all(layout: &Layout, kernels: &[Kernel], steps: &[&str], v1: bool) -> Result<Page> {
+fn boot_all(
+    layout: &Layout,
+    kernels: &[Kernel],
+    steps: &[&str],
+    v1: bool,
+    filter: &str,
+) -> Result<Page> {
     apt::ensure(SOFTWARE, "to boot other kernels")?;
     let folder = layout.target().join("vm");
     fs::create_dir_all(folder.join("kernels")).context("making target/vm")?;
@@ -148,6 +158,11 @@ fn boot_all(layout: &Layout, kernels: &[Kernel], steps: &[&str], v1: bool) -> Re
         }
     }
     let has_tests = contents.programs.len() > 1;
+    // Busybox has none.
+    contents.programs.push(Program {
+        from: "/usr/bin/chrt".into(),
+        to: "bin/chrt",
+    });
     if has_tests {
         contents.files = software()?;
     }
@@ -174,6 +189,7 @@ fn boot_all(layout: &Layout, kernels: &[Kernel], steps: &[&str], v1: bool) -> Re
             image: &fetched.image,
             files: &files,
             steps,
+            filter,
             cgroups: if v1 { "v1" } else { "v2" },
         };
         // A log that cannot be written is no reason to stop: what matters is read from the pipe.
@@ -194,7 +210,7 @@ pub fn check(layout: &Layout, long: bool) -> Result<(Vec<String>, Vec<String>)> 
         true => (&kernels::KERNELS[..], WHOLE),
         false => (&kernels::KERNELS[..1], &WHOLE[1..2]),
     };
-    let page = boot_all(layout, kernels, steps, false)?;
+    let page = boot_all(layout, kernels, steps, false, "")?;
     println!("{}", page.table());
     Ok((page.failures(), page.absent()))
 }

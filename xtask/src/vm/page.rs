@@ -110,7 +110,8 @@ impl Outcome {
                 _ => false,
             };
             if !as_wanted {
-                let last = step.lines.last().map_or("", String::as_str);
+                let mut said = step.lines.iter().rev().filter(|line| !line.is_empty());
+                let last = said.next().map_or("", String::as_str);
                 failures.push(format!("kernel {name}: {}: {last}", step.name));
             }
         }
