@@ -53,7 +53,7 @@ impl Boot<'_> {
         command.arg("-initrd").arg(self.files);
         let steps = self.steps.join(",");
         command.arg("-append").arg(format!(
-            "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic softlockup_panic=1 \
+            "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic softlockup_panic=1 \
              sysctl.kernel.panic_on_rcu_stall=1 vm.steps={steps} vm.filter={} vm.cgroups={}",
             self.filter, self.cgroups
         ));

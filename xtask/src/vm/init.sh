@@ -88,6 +88,18 @@ hogged() {
     [ "$ticks" -gt 500 ]
 }
 
+# Plays the faults that only guests can have, once more, and gives their recordings away as text.
+record() {
+    /tests/faults --record /tmp/recorded --only disk-suspended --only disk-delayed --only loss
+    code=$?
+    for file in /tmp/recorded/*; do
+        echo "file $(basename "$file")"
+        base64 "$file"
+    done
+    echo "file"
+    return $code
+}
+
 echo "vm: kernel $(uname -r)"
 for name in $(parameter vm.steps | tr , ' '); do
     case $name in
@@ -97,6 +109,7 @@ for name in $(parameter vm.steps | tr , ' '); do
     clock-jumps) step clock-jumps demo_under jumped jump ;;
     real-time-hog) step real-time-hog demo_under hogged hog 1 ;;
     faults) step faults /tests/faults --stories --only disk-suspended --only disk-delayed --only loss ;;
+    record) step record record ;;
     tests) step tests /tests/kernel --test-threads=1 --show-output $(parameter vm.filter) ;;
     *) step "$name" false ;;
     esac
