@@ -2,25 +2,21 @@
 //! a second each, with LEASE_WATCHDOG_LONG (`cargo xtask test --long`) a minute. The same inputs go through
 //! the kernel programs in the daemon's kernel tests.
 //!
-//! What must hold whatever comes: no panic, no read or write out of place (the slot's own asserts and
-//! bounds), an end to every segment, no answer to what was not asked; and as long as the frames are not
-//! lost, the same state however the bytes are cut.
+//! What must hold whatever comes is in `inputs::laws`: no panic, no read or write out of place (the slot's own
+//! asserts and bounds), an end to every segment, no answer to what was not asked; and as long as the frames
+//! are not lost, the same state however the bytes are cut. `cargo xtask fuzz` asks the same, led by coverage.
 //!
 //! No corpus is kept: the streams of `inputs::mutated` are the seeds, and a failure is printed shrunk.
 
 #[expect(dead_code, reason = "shared with the tests of other protocols")]
 mod inputs;
 
-use inputs::{
-    Flow, START, cut,
-    mutated::{self, Subject},
-};
+use inputs::{Flow, START, cut, laws, mutated};
 use proptest::{
     prelude::*,
-    test_runner::{Config, TestCaseError, TestRunner},
+    test_runner::{Config, TestRunner},
 };
 use std::time::{Duration, Instant};
-use watchdog_common::layout::{Direction, HEAD_MOST, MARKS, SYNCED};
 
 /// Streams between two looks at the clock.
 const CASES: u32 = 64;
@@ -38,7 +34,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn prove<S: Strategy>(input: &S, case: impl Fn(S::Value) -> Result<(), TestCaseError>)
+fn prove<S: Strategy>(input: &S, case: impl Fn(S::Value))
 where
     S::Value: std::fmt::Debug,
 {
@@ -50,78 +46,15 @@ where
     });
     let mut rounds = 0_u64;
     while now() < until {
-        if let Err(error) = runner.run(input, &case) {
+        if let Err(error) = runner.run(input, |value| {
+            case(value);
+            Ok(())
+        }) {
             panic!("{error}");
         }
         rounds += 1;
     }
     println!("{} streams", rounds * u64::from(CASES));
-}
-
-fn sound(flow: &Flow) -> Result<(), TestCaseError> {
-    let slot = &flow.slot;
-    for direction in [&slot.requests, &slot.replies] {
-        prop_assert!(direction.cursor <= direction.limit);
-        prop_assert!(direction.head_len as usize <= HEAD_MOST);
-        prop_assert!(direction.newest_ns <= flow.now_ns);
-    }
-    let waiting = slot.requests.marks.wrapping_sub(slot.replies.marks);
-    prop_assert!(waiting as usize <= MARKS, "{waiting} wait");
-    // A ConnectRequest is answered too, and is no message.
-    prop_assert!(slot.replies.answers <= slot.requests.messages);
-    prop_assert!(slot.replies.answered_ns <= slot.replies.answer_ns || slot.replies.answer_ns == 0);
-    Ok(())
-}
-
-/// What must not depend on where segments end.
-fn essence(direction: &Direction) -> (u64, u32, u64, i32, u32, u32) {
-    (
-        direction.messages,
-        direction.keepalives,
-        direction.handshake.session,
-        direction.handshake.timeout_ms,
-        direction.body_left,
-        direction.phase,
-    )
-}
-
-fn whole_and_cut(
-    subject: &Subject,
-    (to, from): (&[u8], &[u8]),
-    cuts: &[usize],
-) -> Result<(), TestCaseError> {
-    let play = |cuts: &[usize]| {
-        let mut flow = Flow::accepted().of(subject.shape);
-        for (seq, part) in cut(to, cuts) {
-            flow.request(seq, &part);
-        }
-        for (seq, part) in cut(from, cuts) {
-            flow.reply(seq, &part);
-        }
-        flow
-    };
-    let (whole, parts) = (play(&[]), play(cuts));
-    for flow in [&whole, &parts] {
-        sound(flow)?;
-    }
-    let kept = |direction: &Direction| direction.flags & SYNCED != 0 && direction.lost_syncs == 0;
-    let asked = kept(&whole.slot.requests);
-    for which in [
-        |flow: &Flow| flow.slot.requests,
-        |flow: &Flow| flow.slot.replies,
-    ] {
-        let (mut whole, mut parts) = (which(&whole), which(&parts));
-        prop_assert_eq!(kept(&whole), kept(&parts), "{}", subject.name);
-        if !asked {
-            // A reply counts if its request was seen, and which are seen after frames were lost
-            // depends on the segments: one that is a frame by itself is an anchor.
-            (whole.messages, parts.messages) = (0, 0);
-        }
-        if kept(&whole) {
-            prop_assert_eq!(essence(&whole), essence(&parts), "{}", subject.name);
-        }
-    }
-    Ok(())
 }
 
 fn fuzz(name: &str) {
@@ -148,19 +81,14 @@ fn fuzz(name: &str) {
             2 => torn.prop_map(Input::Torn),
         ],
         |input| match input {
-            Input::InOrder((to, from, cuts)) => whole_and_cut(&subject, (&to, &from), &cuts),
+            Input::InOrder((to, from, cuts)) => laws::whole_and_cut(&subject, (&to, &from), &cuts),
             Input::Torn((to, from, turns, origin)) => {
-                let flow = [Flow::started, Flow::accepted, Flow::middle][usize::from(origin)];
-                let mut flow = flow().of(subject.shape);
                 let (mut to, mut from) = (to.into_iter(), from.into_iter());
-                for requests in turns {
+                let segments = turns.into_iter().filter_map(|requests| {
                     let next = if requests { to.next() } else { from.next() };
-                    if let Some((seq, bytes)) = next {
-                        flow.feed(requests, seq, &bytes);
-                        sound(&flow)?;
-                    }
-                }
-                Ok(())
+                    next.map(|segment| (requests, segment))
+                });
+                laws::torn(&subject, origin, segments);
             }
         },
     );
@@ -243,7 +171,26 @@ fn which_requests_are_seen_after_a_loss_depends_on_the_segments() {
     };
     assert_eq!(answers(&[]), (1, 0));
     assert_eq!(answers(&[none.len()]), (1, 1));
-    whole_and_cut(&subject, (&to, &from), &[none.len()]).expect("the rest is the same");
+    // The rest is the same.
+    laws::whole_and_cut(&subject, (&to, &from), &[none.len()]);
+}
+
+/// Bytes that say by themselves what is done with them, as `cargo xtask fuzz` has them: its seeds, and the same
+/// gone wrong.
+#[test]
+fn fuzz_scripts() {
+    let subjects = mutated::subjects();
+    let scripts: Vec<(usize, Vec<u8>)> = (0..subjects.len())
+        .flat_map(|at| laws::seeds(&subjects[at]).map(move |seed| (at, seed)))
+        .collect();
+    let which = (0..scripts.len()).prop_flat_map(move |which| {
+        let (at, seed) = scripts[which].clone();
+        (Just(at), mutated::bytes(seed))
+    });
+    prove(&which, |(at, script)| {
+        laws::by_script(&subjects[at], &script);
+        laws::revealed_script(&subjects[at], &script);
+    });
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod alerts;
 mod exchange;
 mod identity;
 pub mod keys;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod read;
 mod tree;
 mod trust;
@@ -27,6 +29,7 @@ use watchdog_model::leases::settings::{self, EntrySettings, Share};
 use watchdog_model::time::SECOND;
 
 use crate::collect::admission::Admission;
+use crate::printable::printable;
 
 pub use alerts::{
     Alert, Alertmanager, Destination as AlertDestination, ExecHook, Filter, Url, Webhook,
@@ -359,7 +362,7 @@ pub struct ConfigErrors {
 }
 
 impl fmt::Display for ConfigErrors {
-    /// One line each: `file:line: key.path: what; mend`.
+    /// One line each: `file:line: key.path: what; mend`. Keys and values are whatever the file holds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, problem) in self.problems.iter().enumerate() {
             if at > 0 {
@@ -370,9 +373,9 @@ impl fmt::Display for ConfigErrors {
                 write!(f, "{line}:")?;
             }
             if !problem.path.is_empty() {
-                write!(f, " {}:", problem.path)?;
+                write!(f, " {}:", printable(&short(&problem.path)))?;
             }
-            write!(f, " {}", short(&problem.what))?;
+            write!(f, " {}", printable(&short(&problem.what)))?;
         }
         Ok(())
     }
@@ -399,15 +402,14 @@ impl Config {
         let Some(file) = file else {
             return Ok(Self::default());
         };
-        let text = read_file(file).map_err(|what| ConfigErrors {
-            file: file.to_owned(),
-            problems: vec![Problem {
-                line: None,
-                path: String::new(),
-                what,
-            }],
-        })?;
-        Self::parse(file, &text)
+        let bytes = read_file(file).map_err(|what| of_the_file(file, what))?;
+        Self::of_bytes(file, &bytes)
+    }
+
+    /// Reads what stands in `file`.
+    pub fn of_bytes(file: &Path, bytes: &[u8]) -> Result<Self, ConfigErrors> {
+        let text = text_of(bytes).map_err(|what| of_the_file(file, what))?;
+        Self::parse(file, text)
     }
 
     /// Reads a text that came from `file`.
@@ -483,23 +485,37 @@ impl Config {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+fn of_the_file(file: &Path, what: String) -> ConfigErrors {
+    ConfigErrors {
+        file: file.to_owned(),
+        problems: vec![Problem {
+            line: None,
+            path: String::new(),
+            what,
+        }],
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let file = trust::config(path)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(bytes)
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, String> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err("is larger than 1 MiB; a configuration is a few lines".to_owned());
     }
-    if let Some(line) = too_deep(&bytes) {
+    if let Some(line) = too_deep(bytes) {
         return Err(format!(
             "line {line} opens more than {MAX_GROUPS} brackets in all; a file like this is not a configuration"
         ));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..at]
+    std::str::from_utf8(bytes).map_err(|error| {
+        let line = 1 + bytes[..error.valid_up_to()]
             .iter()
             .filter(|byte| **byte == b'\n')
             .count();

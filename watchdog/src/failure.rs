@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
+use crate::printable::printable_lines;
 
 /// A reason to end.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ impl From<&Failure> for ExitCode {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Running(what) | Self::Usage(what) | Self::Missing(what)) = self;
-        f.write_str(what)
+        // It may quote a file or a peer.
+        f.write_str(&printable_lines(what))
     }
 }
 

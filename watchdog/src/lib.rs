@@ -13,6 +13,8 @@ pub mod discover;
 pub mod doctor;
 pub mod explain;
 pub mod failure;
+#[cfg(test)]
+mod fuzz;
 pub mod kernel;
 pub mod limits;
 pub mod live;

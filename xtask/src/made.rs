@@ -32,6 +32,19 @@ pub fn set(page: &Path, part: &str, text: &str) -> Result<()> {
     fs::write(page, new).with_context(|| format!("writing {}", page.display()))
 }
 
+/// A part of the page as it stands.
+///
+/// # Errors
+/// The page cannot be read, or has no such part.
+pub fn part(page: &Path, part: &str) -> Result<String> {
+    let text = fs::read_to_string(page).with_context(|| format!("reading {}", page.display()))?;
+    let found = text
+        .split_once(&opening(part))
+        .and_then(|(_, rest)| rest.split_once(END));
+    let (found, _) = found.with_context(|| format!("{} has no part {part}", page.display()))?;
+    Ok(found.to_owned())
+}
+
 fn with_part(page: &str, part: &str, text: &str) -> Option<String> {
     let (before, rest) = page.split_once(&opening(part))?;
     let (_, after) = rest.split_once(END)?;

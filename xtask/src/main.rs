@@ -10,6 +10,7 @@ mod demo;
 mod dependencies;
 mod docs;
 mod faults;
+mod fuzz;
 mod incident;
 #[cfg(test)]
 mod inventory;
@@ -61,6 +62,7 @@ enum Verb {
     Bench(bench::Args),
     Test(suite::Args),
     Faults(faults::Args),
+    Fuzz(fuzz::Args),
     Vm(vm::Args),
     Incident(incident::Args),
     Starved(starved::Args),
@@ -92,6 +94,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Bench(args) => bench::run(&layout, cli.bpf_toolchain, args),
         Verb::Test(args) => suite::run(&layout, cli.bpf_toolchain, args),
         Verb::Faults(args) => faults::run(&layout, cli.bpf_toolchain, args),
+        Verb::Fuzz(args) => fuzz::run(&layout, cli.bpf_toolchain, args),
         Verb::Vm(args) => vm::run(&layout, cli.bpf_toolchain, args),
         Verb::Starved(args) => starved::run(&layout, cli.bpf_toolchain, args),
         Verb::Incident(args) => incident::run(&layout, cli.bpf_toolchain, args),

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 
 use crate::{
     build::{self, Profile},
-    dependencies, faults,
+    dependencies, faults, fuzz,
     layout::Layout,
     mutate, package,
     process::{host_cargo, program, run as run_child, run_by_line, say},
@@ -115,6 +115,8 @@ enum Step {
     Faults,
     /// The programs loaded on Debian's oldest kernel, in QEMU; with --long all that is tried on all of them
     Kernels,
+    /// Everything that reads others' bytes, led by coverage, a minute each
+    Fuzz,
     /// Licences, sources and known defects of what it is built of
     Dependencies,
     /// Mutated daemons, which the tests must refuse
@@ -122,7 +124,7 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Format,
         Self::Lints,
         Self::Docs,
@@ -133,6 +135,7 @@ impl Step {
         Self::Starved,
         Self::Faults,
         Self::Kernels,
+        Self::Fuzz,
         Self::Dependencies,
         Self::Mutations,
     ];
@@ -149,6 +152,7 @@ impl Step {
             Self::Starved => "starved",
             Self::Faults => "faults",
             Self::Kernels => "kernels",
+            Self::Fuzz => "fuzz",
             Self::Dependencies => "dependencies",
             Self::Mutations => "mutations",
         }
@@ -210,6 +214,8 @@ fn chosen(args: &Args) -> Vec<Step> {
         // one of ours. That
         // both objects load on this kernel, within the bounds of the old ones, is a kernel test.
         [] if matches!(step, Step::Kernels | Step::Dependencies) => args.long,
+        // The units have the same laws, a second each.
+        [] if *step == Step::Fuzz => args.long,
         [] => args.filter.is_none() || step.has_named_tests(),
         _ => args.only.contains(step),
     };
@@ -278,6 +284,7 @@ impl<'a> Suite<'a> {
             Step::Starved => self.faults(&["--starved", "1", "--short"]),
             Step::Faults => self.faults(&[]),
             Step::Kernels => self.kernels(),
+            Step::Fuzz => self.fuzz(),
             Step::Dependencies => self.dependencies(),
             Step::Mutations => self.mutations(),
         }
@@ -434,6 +441,12 @@ impl<'a> Suite<'a> {
         let (failed, absent) = vm::check(self.layout, self.args.long)?;
         self.failed_checks.extend(failed);
         self.tally.skipped.extend(absent);
+        Ok(())
+    }
+
+    fn fuzz(&mut self) -> Result<()> {
+        let findings = fuzz::check(self.layout, self.toolchain()?)?;
+        self.failed_checks.extend(findings);
         Ok(())
     }
 

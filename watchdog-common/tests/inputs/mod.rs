@@ -1,6 +1,7 @@
 //! Streams to put in, and the parser run over them on the host: for the parser's own tests, and for
 //! those that ask whether the kernel makes the same of the same segments.
 
+pub mod laws;
 pub mod mutated;
 
 use proptest::prelude::*;

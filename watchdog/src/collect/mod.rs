@@ -7,6 +7,7 @@ pub mod disks;
 pub mod executables;
 pub mod existing;
 pub mod helper;
+pub mod library;
 pub mod look;
 pub mod membership;
 pub mod place;

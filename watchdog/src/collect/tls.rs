@@ -8,7 +8,6 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -17,10 +16,10 @@ use std::{
 };
 
 use crossbeam_queue::ArrayQueue;
-use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
 use procfs::process::{MMPermissions, MMapPath, Process};
 use watchdog_model::{Mono, time::SECOND};
 
+use super::library;
 use crate::kernel::plaintext::{Attached, Attacher, Function, Library};
 
 /// Processes that may wait to be looked at; one that does not fit is named again.
@@ -305,7 +304,7 @@ impl Watch {
     }
 
     fn functions(&mut self, path: &Path) -> io::Result<Vec<(Function, u64)>> {
-        let file = File::open(path)?;
+        let file = library::open(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Ok(Vec::new());
@@ -319,7 +318,7 @@ impl Watch {
         if let Some(known) = self.files.get(&id) {
             return Ok(known.clone());
         }
-        let functions = functions(file)?;
+        let functions = library::functions(file);
         if self.files.len() >= FILES {
             self.files.clear();
         }
@@ -332,37 +331,6 @@ impl Watch {
 fn is_enough(functions: &[(Function, u64)]) -> bool {
     let has = |wanted: [Function; 2]| functions.iter().any(|(one, _)| wanted.contains(one));
     has([Function::Write, Function::WriteEx]) && has([Function::Read, Function::ReadEx])
-}
-
-/// Where in a file the functions are; none in what is no ELF file.
-fn functions(file: File) -> io::Result<Vec<(Function, u64)>> {
-    let cache = ReadCache::new(file);
-    let Ok(elf) = object::File::parse(&cache) else {
-        return Ok(Vec::new());
-    };
-    let mut found: Vec<(Function, u64)> = Vec::new();
-    for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
-        if symbol.kind() != SymbolKind::Text || !symbol.is_definition() {
-            continue;
-        }
-        let Ok(name) = symbol.name() else { continue };
-        let Some(function) = Function::ALL.into_iter().find(|one| one.symbol() == name) else {
-            continue;
-        };
-        if found.iter().any(|(one, _)| *one == function) {
-            continue;
-        }
-        let address = symbol.address();
-        let offset = elf.segments().find_map(|segment| {
-            let into = address.checked_sub(segment.address())?;
-            let (start, size) = segment.file_range();
-            (into < size).then_some(start + into)
-        });
-        if let Some(offset) = offset {
-            found.push((function, offset));
-        }
-    }
-    Ok(found)
 }
 
 fn process(pid: u32) -> io::Result<Process> {
@@ -389,9 +357,9 @@ mod tests {
             })
             .expect("this test uses libc");
         // No TLS library, but an ELF file with many functions.
-        assert!(functions(File::open(own).unwrap()).unwrap().is_empty());
+        assert!(library::functions(library::open(&own).unwrap()).is_empty());
         let text = tempfile::NamedTempFile::new().unwrap();
-        assert!(functions(text.reopen().unwrap()).unwrap().is_empty());
+        assert!(library::functions(text.reopen().unwrap()).is_empty());
     }
 
     #[test]

@@ -22,6 +22,16 @@ fn the_example_holds_the_defaults() {
     assert_eq!(parse(example).unwrap(), Config::default());
 }
 
+/// Found by `cargo xtask fuzz`: a key is shown as a part of where it stands.
+#[test]
+fn a_key_is_no_command_to_the_terminal() {
+    let told = said(&format!("{LEASE}    \"\\e[2J\\nx.yaml: all is well\": 1\n"));
+    assert!(!told.contains(char::is_control), "{told:?}");
+    assert!(told.contains("unknown key"), "{told}");
+    let told = said(&format!("{LEASE}    {}: 1\n", "k".repeat(100_000)));
+    assert!(told.len() < 2000, "{} bytes", told.len());
+}
+
 #[test]
 fn nothing_means_the_defaults() {
     assert_eq!(Config::load(None).unwrap(), Config::default());

@@ -21,7 +21,7 @@ pub struct Problem {
 }
 
 /// More mistakes than anyone mends in one go; finding a line costs a pass over the file each.
-const MAX_PROBLEMS: usize = 100;
+pub(super) const MAX_PROBLEMS: usize = 100;
 
 /// The mistakes of one file so far.
 pub struct Walk<'t> {

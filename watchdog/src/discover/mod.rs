@@ -6,6 +6,8 @@
 //! its number.
 
 pub mod flows;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 pub mod proposal;
 pub mod recognise;
 mod sniff;

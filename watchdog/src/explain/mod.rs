@@ -17,6 +17,8 @@ mod incidents;
 mod input;
 mod lanes;
 mod lapses;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod leads;
 mod meaning;
 mod mixed;
@@ -46,6 +48,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+
+use crate::printable::printable_lines;
 
 use incidents::Which;
 use report::{Report, SourceReport};
@@ -167,9 +171,12 @@ pub fn explain(args: &ExplainArgs) -> Result<Report> {
 /// What this version says to a recording, and whether that is what was said then.
 fn replayed(file: &std::path::Path, json: bool) -> Result<String> {
     let recording = crate::recorder::format::Recording::read(file)?;
-    let outcome =
-        crate::recorder::replay::replay(&recording).with_context(|| file.display().to_string())?;
-    let mut out = recorded::lines(&recording, &outcome.now, json).join("\n");
+    retold(&recording, json).with_context(|| file.display().to_string())
+}
+
+fn retold(recording: &crate::recorder::format::Recording, json: bool) -> Result<String> {
+    let outcome = crate::recorder::replay::replay(recording)?;
+    let mut out = recorded::lines(recording, &outcome.now, json).join("\n");
     if json {
         return Ok(out + "\n");
     }
@@ -181,7 +188,7 @@ fn replayed(file: &std::path::Path, json: bool) -> Result<String> {
         Some((then, now)) => {
             let one = |said: Option<_>| {
                 let said: Vec<_> = said.into_iter().collect();
-                let lines = recorded::lines(&recording, &said, false);
+                let lines = recorded::lines(recording, &said, false);
                 lines
                     .first()
                     .cloned()
@@ -196,7 +203,8 @@ fn replayed(file: &std::path::Path, json: bool) -> Result<String> {
             )
         }
     };
-    Ok(format!("{out}\n\n{verdict}\n"))
+    // Names are the recording's.
+    Ok(printable_lines(&format!("{out}\n\n{verdict}\n")))
 }
 
 fn report_of(logs: &Logs, at: Option<&str>) -> Result<Report> {

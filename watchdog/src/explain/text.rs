@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::printable::printable_lines;
+
 use super::report::{Incident, Report, Standing};
 use super::wall::{MS, exact, span};
 
@@ -14,7 +16,8 @@ pub fn render(report: &Report) -> String {
     let mut out = String::new();
     // Writing into a string cannot fail.
     let _ = all(&mut out, report);
-    out
+    // It quotes whoever wrote the logs.
+    printable_lines(&out)
 }
 
 fn all(out: &mut String, report: &Report) -> fmt::Result {

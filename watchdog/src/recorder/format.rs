@@ -1,7 +1,7 @@
 //! The file: a magic word, then frames, each with its length and checksum.
 //!
 //! In: a file of any run, whole, torn, or not a recording at all. Out: what stands in it up to the last whole
-//! frame. Never: a panic; more memory than a frame may have.
+//! frame. Never: a panic; more memory than 4 GiB, or for a frame than one may have.
 //!
 //! A frame is `kind u8 · length u32 LE · CRC-32 of kind and payload u32 LE · payload`. Payloads are postcard;
 //! that of a block is compressed by LZ4. postcard names no fields, so a change of any recorded type is a new
@@ -27,6 +27,11 @@ pub const MAGIC: &[u8; 8] = b"lwrecord";
 pub const VERSION: u16 = 2;
 /// A frame above this is no frame: blocks are closed far below.
 const MOST_BYTES: u32 = 16 << 20;
+/// What a block may unpack to: it is closed at 32 KiB, and one call is smaller than the rest. LZ4 makes 255
+/// times as much of what it is given, and a call of two bytes takes hundreds in memory.
+const MOST_UNPACKED: u32 = 1 << 20;
+/// What all calls of a recording may take in memory, bytes.
+const MOST_HELD: usize = 4 << 30;
 
 /// How gzip begins: a recording that was packed to be kept or sent is read as it is.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -67,11 +72,11 @@ pub struct Context {
 
 /// A block's own header, before what is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct BlockHead {
-    first: Mono,
+pub(super) struct BlockHead {
+    pub(super) first: Mono,
     /// Wall clock less monotonic clock, ns since 1970.
-    wall_less_mono_ns: i64,
-    calls: u32,
+    pub(super) wall_less_mono_ns: i64,
+    pub(super) calls: u32,
 }
 
 /// Packs calls until it is closed.
@@ -129,14 +134,19 @@ impl BlockWriter {
             wall_less_mono_ns,
             calls: std::mem::take(&mut self.calls),
         };
-        let mut payload = postcard::to_stdvec(&head).ok()?;
-        payload.extend(lz4_flex::compress_prepend_size(&self.raw));
+        let bytes = block_frame(&head, &self.raw);
         self.raw.clear();
-        Some(frame(BLOCK, &payload))
+        bytes
     }
 }
 
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn block_frame(head: &BlockHead, raw: &[u8]) -> Option<Vec<u8>> {
+    let mut payload = postcard::to_stdvec(head).ok()?;
+    payload.extend(lz4_flex::compress_prepend_size(raw));
+    Some(frame(BLOCK, &payload))
+}
+
+pub(super) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 9);
     out.push(kind);
     out.extend(
@@ -187,7 +197,7 @@ fn block(payload: &[u8]) -> Result<(BlockHead, Vec<Stamped>)> {
     let size = packed
         .first_chunk::<4>()
         .map_or(0, |size| u32::from_le_bytes(*size));
-    if size > MOST_BYTES {
+    if size > MOST_UNPACKED {
         bail!("a block of {size} bytes");
     }
     let raw = lz4_flex::decompress_size_prepended(packed)?;
@@ -271,6 +281,7 @@ impl Recording {
             torn: None,
         };
         let mut blocks = 0_u64;
+        let most_held = MOST_HELD / size_of::<(Mono, i64, Op)>();
         loop {
             let next = match next(&mut reader) {
                 Ok(next) => next,
@@ -288,6 +299,13 @@ impl Recording {
                     return Ok(recording);
                 }
                 Next::Frame(BLOCK, payload) => match block(&payload) {
+                    Ok((_, calls)) if recording.calls.len() + calls.len() > most_held => {
+                        recording.torn = Some(format!(
+                            "after block {blocks}: its calls take more than {} GiB; read up to there",
+                            MOST_HELD >> 30
+                        ));
+                        return Ok(recording);
+                    }
                     Ok((head, calls)) => {
                         let wall = head.wall_less_mono_ns;
                         recording

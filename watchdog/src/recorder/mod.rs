@@ -9,6 +9,8 @@
 //! A recording is read by [`mod@format`] and told again by [`replay`] through the very code that judged it.
 
 pub mod format;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 pub mod replay;
 mod ring;
 #[cfg(test)]

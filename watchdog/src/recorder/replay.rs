@@ -78,6 +78,14 @@ fn without_number(mut note: Note) -> Note {
     note
 }
 
+/// For how many leases: whatever the header says, there are no more than observations.
+pub(super) fn room(recording: &Recording) -> usize {
+    let is_seen = |(.., op): &&(Mono, i64, Op)| matches!(op, Op::Observe { .. });
+    let seen = recording.calls.iter().filter(is_seen).count();
+    let most = (recording.context.flows.len() + seen).max(64);
+    (recording.header.capacity as usize).clamp(64, most)
+}
+
 /// Tells it again.
 ///
 /// # Errors
@@ -95,7 +103,7 @@ pub fn replay(recording: &Recording) -> Result<Replayed> {
         .iter()
         .map(|(_, settings)| *settings)
         .collect();
-    let capacity = (header.capacity as usize).clamp(64, 1 << 20);
+    let capacity = room(recording);
     let mut book = Book::new(settings, capacity);
     let mut replayed = Replayed {
         ends_at: recording.calls.last().map_or(Mono(0), |(at, ..)| *at),

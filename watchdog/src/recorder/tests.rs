@@ -17,7 +17,7 @@ use watchdog_model::leases::settings::EntrySettings;
 use watchdog_model::time::{MS, Mono, SECOND};
 
 use super::format::{BlockWriter, Context, Header, Recording, VERSION, beginning};
-use super::replay::replay;
+use super::replay::{replay, room};
 use super::{Op, Plan, Recorder, RecorderHandle, Stamped};
 use crate::sinks::samples::Sample;
 
@@ -236,6 +236,37 @@ fn another_version_is_refused_by_number() {
     assert!(error.to_string().contains("format 77"), "{error}");
     let error = Recording::from_reader(b"#!/bin/sh\n".as_slice()).unwrap_err();
     assert!(error.to_string().contains("no recording"), "{error}");
+}
+
+/// A short file need not be a small one: LZ4 makes 255 times as much of it, and each call takes the room of the
+/// largest.
+#[test]
+fn a_block_that_unpacks_to_more_than_any_is_not_read() {
+    let block = |calls: u32| {
+        let mut block = BlockWriter::default();
+        for _ in 0..calls {
+            block.push(Mono(SECOND), &Op::Advance);
+        }
+        let bytes = block.close(0).unwrap();
+        [beginning(&header(), &Context::default()), bytes].concat()
+    };
+    assert_eq!(read(&block(20_000)).calls.len(), 20_000);
+    let bytes = block(1 << 20);
+    assert!(bytes.len() < 16 << 10, "{}", bytes.len());
+    let recording = read(&bytes);
+    assert!(recording.calls.is_empty());
+    let torn = recording.torn.unwrap();
+    assert!(torn.starts_with("after block 0: a block of "), "{torn}");
+}
+
+/// A header may claim room for leases that no observation speaks of.
+#[test]
+fn room_is_made_for_leases_that_are_there() {
+    let mut recording = read(&file(&story(2, 10, 20), &Context::default()));
+    let said = replay(&recording).unwrap().now;
+    recording.header.capacity = u32::MAX;
+    assert!(room(&recording) < 1000, "{}", room(&recording));
+    assert_eq!(replay(&recording).unwrap().now, said);
 }
 
 #[test]

@@ -4,6 +4,9 @@
 //! peer's dawdling at another's cost (the socket has places of its own); more CPU time for all who ask
 //! than their [`Allowance`], whatever they send.
 
+#[cfg(any(test, fuzzing))]
+pub mod laws;
+
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::future::poll_fn;

@@ -13,6 +13,8 @@ pub mod incidents;
 pub mod metrics;
 pub mod mutes;
 mod post;
+#[cfg(any(test, fuzzing))]
+pub use post::laws as post_laws;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod stream;

@@ -7,6 +7,9 @@
 //! Each post has a connection of its own: that costs a round trip and spares the question whether
 //! a kept one is still good when it matters.
 
+#[cfg(any(test, fuzzing))]
+pub mod laws;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};

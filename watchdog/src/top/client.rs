@@ -4,6 +4,9 @@
 //! the daemon agrees; each question has a limit in time and size, so that whatever answers there can hold
 //! up or flood nobody.
 
+#[cfg(any(test, fuzzing))]
+pub mod laws;
+
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
@@ -75,7 +78,7 @@ impl Client {
     /// # Errors
     /// It does not, or with a refusal.
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        let Answer { status, body } = self.exchange(path).map_err(|error| {
+        let answer = self.exchange(path).map_err(|error| {
             let place = match &self.place {
                 Place::Socket(file) => file.display().to_string(),
                 Place::Port { at, tls: None } => format!("http://{at}"),
@@ -83,18 +86,7 @@ impl Client {
             };
             format!("{place}: {error}")
         })?;
-        if status != "200" {
-            let why: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-            let why = why.and_then(|why| Some(why["error"].as_str()?.to_owned()));
-            // Of whoever answers there: no daemon of ours, perhaps.
-            return Err(printable(&why.unwrap_or_else(|| {
-                let text = String::from_utf8_lossy(&body);
-                let first = text.lines().next().unwrap_or_default();
-                let first: String = first.chars().take(SHOWN).collect();
-                format!("status {status} for {path}: {first}")
-            })));
-        }
-        serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))
+        understood(answer, path)
     }
 
     /// What to look at after such an error, to be put behind it.
@@ -224,6 +216,23 @@ impl Client {
         };
         Ok((answer, (stays && length.is_some()).then_some(wire)))
     }
+}
+
+/// What stands in an answer.
+fn understood<T: DeserializeOwned>(answer: Answer, path: &str) -> Result<T, String> {
+    let Answer { status, body } = answer;
+    if status != "200" {
+        let why: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let why = why.and_then(|why| Some(why["error"].as_str()?.to_owned()));
+        // Of whoever answers there: no daemon of ours, perhaps.
+        return Err(printable(&why.unwrap_or_else(|| {
+            let text = String::from_utf8_lossy(&body);
+            let first = text.lines().next().unwrap_or_default();
+            let first: String = first.chars().take(SHOWN).collect();
+            format!("status {status} for {path}: {first}")
+        })));
+    }
+    serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))
 }
 
 fn to_port(at: &str) -> io::Result<TcpStream> {

@@ -52,9 +52,10 @@ impl Lease {
     #[must_use]
     pub fn left_ms(&self, passed: i64) -> Option<(i64, bool)> {
         if let Some(left) = self.remaining_ms {
-            return Some((left - passed, false));
+            return Some((left.saturating_sub(passed), false));
         }
-        Some((self.timeout_ms? - self.silent_ms? - passed, true))
+        let left = self.timeout_ms?.saturating_sub(self.silent_ms?);
+        Some((left.saturating_sub(passed), true))
     }
 
     /// Share of the timeout that is left, from 0 to 1.

@@ -57,8 +57,11 @@ jump() {
     done
 }
 
-# Who takes what is left of the CPU in real time, at this priority.
-hog() { exec chrt -f "$1" sh -c 'while :; do :; done'; }
+# Who takes the CPU in real time, at this priority, once everybody is there.
+hog() {
+    sleep 6
+    exec chrt -f "$1" sh -c 'while :; do :; done'
+}
 
 # The demo, and what goes on meanwhile; the first argument shows afterwards that it did.
 demo_under() {

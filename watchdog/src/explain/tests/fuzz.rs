@@ -5,76 +5,29 @@
 //! shape, without a head or cut; the same report however the bytes are packed and wherever buffers end;
 //! numbers that no log can mean lead nowhere.
 //!
-//! No corpus is kept: the lines below and the recordings of the faults are the seeds, and a failure is
+//! No corpus is kept: the lines of `laws` and the recordings of the faults are the seeds, and a failure is
 //! printed shrunk.
 
-use std::fs;
-use std::io::{BufReader, Read as _, Write as _};
-use std::path::Path;
+use std::io::{BufReader, Write as _};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use crate::explain::input::{blocks, without_rotation};
+use crate::explain::laws::{SEEDS, counted, told, whole};
 use crate::explain::readers::{Kind, READERS};
-use crate::explain::report::Report;
 use crate::explain::stamp;
 use crate::explain::years::{Calendar, Zone, dates_in};
-use crate::explain::{ExplainArgs, explain, html, text, wrap};
+use crate::explain::{retold, text};
+use crate::failure::Failure;
+use crate::printable::obeyed;
 use crate::recorder::format::Recording;
+use crate::recorder::laws::{file, samples, with_checksums};
 use crate::recorder::replay::replay;
 
 /// Logs of the normal run, and between two looks at the clock.
 const CASES: u32 = 48;
-
-/// A line of everything that is read, and some that nobody reads.
-const SEEDS: [&str; 44] = [
-    "W1104 22:36:43.185218 147990 session.cc:288] [SESSION KEEPALIVE FAILURE] x",
-    "[ETimedOut] expect timeout ms: 11999 elapsed ms: 12794 socket: 10.0.0.1:40112-->10.0.0.1:10103 x",
-    "W20221104 22:36:43.185218 147990 session.cc:288] I am the leader now, seq is 14",
-    "E1104 22:36:49.492303 147990 m.cc:1] [SESSION EXPIRED] uuid: \"6513270e\" group: \"access\" lease_expire_ns: 1667572603000000000 epoch: 1 x",
-    "E1104 22:36:49.492313 147990 m.cc:1] session expired caused by delayed RPC",
-    "I1104 22:36:43.185218 1 leaderelection.go:285] failed to renew lease kube-system/x: timed out",
-    "W1104 22:36:43.405140 139813 zk.cc:9] 2022-11-04 22:36:43,020:138783(0x7f28408aa700):ZOO_WARN@zookeeper_interest@2288: Exceeded deadline by 3302ms",
-    "I1104 22:36:53.009012 1 s.cc:1] META_RUNNING new status: META_RUNNING meta addr: 10.0.0.3:1 Last status was: META_BOOTING last for 3585 ms ",
-    "2022-11-04 22:36:43,020:138783(0x7f28408aa700):ZOO_WARN@zookeeper_interest@2288: Exceeded deadline by 3302ms",
-    "2022-11-04 22:36:48,655:138783(0x7f28408aa700):ZOO_ERROR@handle_socket_error_msg@2514: Socket [10.0.0.1:2181] zk retcode=-7, errno=110(Connection timed out): connection to 10.0.0.1:2181 timed out (exceeded timeout by 3302ms)",
-    "2022-11-04 22:36:49,690:138783(0x7f28408aa700):ZOO_ERROR@h@1: Socket [10.0.0.1:2181] zk retcode=-112, errno=116(Stale file handle): sessionId=0x300001 has expired.",
-    "2016-03-01 12:00:00,100 [myid:] - INFO  [main-SendThread(zk1:2181):ClientCnxn$SendThread@1299] - Session establishment complete on server zk1/10.1.0.1:2181, sessionid = 0x15332b2cf1b0000, negotiated timeout = 6000",
-    "2016-03-01 12:10:04,103 [myid:] - INFO  [main-SendThread(zk1:2181):ClientCnxn$SendThread@1158] - Client session timed out, have not heard from server in 4003ms for sessionid 0x15332b2cf1b0000",
-    "2016-03-01 12:10:12,402 [myid:] - INFO  [x] - Unable to reconnect to ZooKeeper service, session 0x15332b2cf1b0000 has expired, closing",
-    "2023-02-02 10:05:09,500 [myid:3] - WARN  [SyncThread:3:FileTxnLog@338] - fsync-ing the write ahead log in SyncThread:3 took 8500ms which",
-    "2023-02-02 10:05:09,700 [myid:3] - INFO  [SessionTracker:ZooKeeperServer@398] - Expiring session 0x300001, timeout of 6000ms exceeded",
-    "2023-02-02 10:05:09,700 [myid:3] - INFO  [x] - Established session 0x300001 with negotiated timeout 6000 for client /10.1.0.9:40000",
-    "INFO  [2023-02-02 10:05:09,700] a.b: State change: SUSPENDED",
-    "Nov 04, 2022 10:36:43 PM a.b.C d",
-    "time=\"2016-03-01T12:00:00Z\" level=warning msg=\"State change: LOST\"",
-    "2022-11-04 22:40:43,020 WARNING kazoo.client: Connection dropped: outstanding heartbeat ping not received",
-    "2022-11-04 22:40:53,500 WARNING kazoo.client: Session has expired",
-    "[123456.789012] INFO: task jbd2/sda1-8:345 blocked for more than 120 seconds.",
-    "[Fri Nov  4 22:36:43 2022] blk_update_request: I/O error, dev sda, sector 123",
-    "kern  :err   : [123456.789012] watchdog: BUG: soft lockup - CPU#3 stuck for 22s! [java:1234]",
-    "Nov  4 22:39:20 n1 kernel: [123456.789] INFO: task x:345 blocked for more than 120 seconds.",
-    "Nov  4 22:39:20 n1 etcd[9]: raft.node: 8e9e05c52164694d lost leader 91bc3c398fb3c146 at term 4",
-    "2022-11-04T22:39:20.123+08:00 n1 zookeeper[7]: 2023-02-02 10:05:09,700 [myid:3] - INFO  [x] - Expiring session 0x300001, timeout of 6000ms exceeded",
-    r#"{"level":"warn","ts":"2022-11-04T22:36:43.020Z","caller":"wal/wal.go:805","msg":"slow fdatasync","took":"3.302s","expected-duration":"1s"}"#,
-    "2019-03-01 12:00:00.123456 W | wal: sync duration of 2.5s, expected less than 1s",
-    "2019-03-01 12:00:00.123456 W | etcdserver: failed to send out heartbeat on time (exceeded the 100ms timeout for 3.302s)",
-    "[2022-11-04T22:36:43.020+0800][info][gc] GC(1) Pause Young (Normal) 24M->4M(256M) 3302.1ms",
-    "[1667572603020ms][info][safepoint] Safepoint \"Cleanup\", Time since last: 1 ns, Total: 3302000000 ns",
-    "2015-05-26T14:45:37.987-0200: 151.126: [Full GC (Ergonomics) x, 3.3 secs] [Times: user=0.06 sys=0.00, real=3.30 secs]",
-    "Journal start:            9113",
-    "Journal size:             256M",
-    r#"{"log":"2023-02-02 10:05:09,700 [myid:3] - INFO  [x] - Expiring session 0x300001, timeout of 6000ms exceeded\n","stream":"stdout","time":"2023-02-02T02:05:09.7Z"}"#,
-    r#"{"__REALTIME_TIMESTAMP":"1667572603020000","_HOSTNAME":"n1","SYSLOG_IDENTIFIER":"kernel","MESSAGE":"INFO: task x:345 blocked for more than 120 seconds."}"#,
-    "2023-02-02T02:05:09.700456789Z stdout P 2023-02-02 10:05:09,700 [myid:3] - INFO  [x] - Expiring session 0x30",
-    "2023-02-02T02:05:09.700456789Z stdout F 0001, timeout of 6000ms exceeded",
-    "zk-3  | 2023-02-02 10:05:09,700 [myid:3] - INFO  [x] - Expiring session 0x300001, timeout of 6000ms exceeded",
-    "<14>1 2023-02-02T10:05:10.5Z n3 zookeeper 77 - [a@1 b=\"c\\]\"] 2023-02-02 10:05:09,700 [myid:3] - INFO [x] - State change: LOST",
-    "\tat org.apache.zookeeper.server.NIOServerCnxn.doIO(NIOServerCnxn.java:333)",
-    "",
-];
 
 /// What numbers and words are made into.
 const ODD: [&str; 14] = [
@@ -202,69 +155,6 @@ fn log() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn told(kind: Option<Kind>, name: &str, bytes: &[u8]) -> Option<Report> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(name);
-    fs::write(&path, bytes).unwrap();
-    let path = path.display();
-    let report = explain(&ExplainArgs {
-        logs: vec![kind.map_or_else(
-            || path.to_string(),
-            |kind| format!("{}:{path}", kind.name()),
-        )],
-        ..ExplainArgs::default()
-    });
-    match report {
-        Ok(report) => Some(report),
-        Err(error) => {
-            let error = format!("{error:#}");
-            assert!(error.contains("nothing to explain"), "{error}");
-            None
-        }
-    }
-}
-
-/// All that it says, but for where the files were.
-fn whole(report: &Report) -> String {
-    let mut json = serde_json::to_string_pretty(report).unwrap();
-    for source in &report.sources {
-        for file in &source.files {
-            json = json.replace(file.as_str(), "FILE");
-        }
-    }
-    let _ = (text::render(report), html::render(report));
-    json
-}
-
-fn counted(report: &Report, bytes: &[u8]) -> Result<(), TestCaseError> {
-    let mut lines = 0;
-    for source in &report.sources {
-        let counts = source.counts;
-        let once = counts.understood + counts.unknown + counts.continued + counts.cut;
-        prop_assert_eq!(counts.lines, once, "{:?}", counts);
-        lines += counts.lines;
-    }
-    let other = report.unread.iter().find_map(|unread| {
-        let (before, _) = unread.split_once(" lines of other programs")?;
-        before.rsplit(' ').next()?.parse::<u64>().ok()
-    });
-    // A line that a runtime split in two is one.
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let ends = text.iter().filter(|byte| **byte == b'\n').count() as u64;
-    let all = ends + u64::from(text.last().is_some_and(|last| *last != b'\n'));
-    let split = wrap::detect(text)
-        .iter()
-        .any(|wrap| matches!(wrap, wrap::Wrap::Cri | wrap::Wrap::Json));
-    let read = lines + other.unwrap_or(0);
-    prop_assert!(
-        read == all || split && read <= all,
-        "{} read of {}",
-        read,
-        all
-    );
-    Ok(())
-}
-
 #[test]
 fn logs_of_any_kind() {
     let kind = prop_oneof![
@@ -276,7 +166,7 @@ fn logs_of_any_kind() {
         let Some(report) = told(kind, "x.log", &bytes) else {
             return Ok(());
         };
-        counted(&report, &bytes)?;
+        counted(&report, &bytes);
         let half = bytes.len() / 2;
         let mut packed = Vec::new();
         for part in [&bytes[..half], &bytes[half..]] {
@@ -323,7 +213,7 @@ fn wrapped_logs() {
             let Some(report) = told(None, "x.log", &bytes) else {
                 return Ok(());
             };
-            counted(&report, &bytes)?;
+            counted(&report, &bytes);
             whole(&report);
             Ok(())
         },
@@ -413,21 +303,7 @@ fn stamps_clocks_and_dates() {
 /// Recordings of real faults, spoilt: read up to where they are whole, told and replayed as far as that.
 #[test]
 fn recordings() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
-    let kept: Vec<Vec<u8>> = [
-        "reset.lwr.gz",
-        "sigstop.lwr.gz",
-        "server-stopped-grantor.lwr.gz",
-    ]
-    .iter()
-    .map(|name| {
-        let mut bytes = Vec::new();
-        flate2::read::MultiGzDecoder::new(fs::File::open(dir.join(name)).unwrap())
-            .read_to_end(&mut bytes)
-            .unwrap();
-        bytes
-    })
-    .collect();
+    let kept = samples();
     let wrong = prop_oneof![
         any::<usize>().prop_map(Wrong::Cut),
         (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Wrong::Byte(at, byte)),
@@ -463,19 +339,20 @@ fn recordings() {
     );
 }
 
-/// Puts right the checksums of all frames, so that what is wrong is met behind them.
-fn with_checksums(bytes: &mut [u8]) {
-    let mut at = 8;
-    while let Some(head) = bytes.get(at..at + 9) {
-        let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let Some(payload) = bytes.get(at + 9..at + 9 + length) else {
-            return;
-        };
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&[head[0]]);
-        hasher.update(payload);
-        let sum = hasher.finalize().to_le_bytes();
-        bytes[at + 5..at + 9].copy_from_slice(&sum);
-        at += 9 + length;
-    }
+/// Names of nodes, entries and files are quoted, and a terminal obeys none of them.
+#[test]
+fn a_recording_is_no_command_to_the_terminal() {
+    let mut recording = Recording::from_reader(samples()[0].as_slice()).unwrap();
+    recording.header.node = "n\u{1b}[2J1".to_owned();
+    recording.header.entries[0].0 = "zoo\u{1b}]0;x\u{7}keeper".to_owned();
+    let report = told(None, "x.lwr", &file(&recording)).unwrap();
+    let kept = serde_json::to_string(&report).unwrap();
+    assert!(kept.contains("zoo\\u001b]0;x"), "{kept}");
+    let shown = text::render(&report);
+    assert!(shown.contains("zoo?]0;x?keeper"), "{shown}");
+    assert!(!shown.contains(obeyed), "{shown}");
+    let again = retold(&recording, false).unwrap();
+    assert!(!again.contains(obeyed), "{again}");
+    let refused = Failure::Usage("x\u{1b}[2J.tar: cannot be read".to_owned()).to_string();
+    assert_eq!(refused, "x?[2J.tar: cannot be read");
 }
