@@ -8,12 +8,14 @@
 //! | `image`, `init.sh` | the guest's files and its first process |
 //! | `guest` | boots it and reads its console |
 //! | `page` | the table |
+//! | `parcel` | files that come out of a guest, as text on its console |
 
 mod guest;
 mod image;
 mod kernels;
 mod modules;
 mod page;
+mod parcel;
 
 use std::{
     fs::{self, File},
@@ -60,6 +62,7 @@ const GUEST_SOFTWARE: &[Package] = &[
     Package::any("iproute2"),
     Package::any("e2fsprogs"),
     Package::any("dmsetup"),
+    Package::any("bindfs"),
     Package::any("libzookeeper-java"),
     Package::any("zookeeper"),
 ];
@@ -85,6 +88,12 @@ pub struct Args {
     /// Only these steps: doctor, probes, demo, clock-jumps, real-time-hog, faults, tests
     #[arg(long, value_name = "STEP", value_delimiter = ',', conflicts_with_all = ["load_only", "tests"])]
     steps: Vec<String>,
+    /// Instead: records the faults that only guests can have, into this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["load_only", "tests", "steps"])]
+    record: Option<PathBuf>,
+    /// With the kernel tests: only those whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
     /// Boots with cgroup v1 hierarchies alone
     #[arg(long)]
     cgroup_v1: bool,
@@ -102,15 +111,24 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
     }
     let named: Vec<&str> = args.steps.iter().map(String::as_str).collect();
     let steps: &[&str] = match (args.load_only, args.tests) {
+        _ if args.record.is_some() => &["record"],
         _ if !named.is_empty() => &named,
         (true, _) => &WHOLE[1..2],
         (false, true) => &[WHOLE, &["tests"]].concat(),
         (false, false) => WHOLE,
     };
-    let page = boot_all(layout, &kernels, steps, args.cgroup_v1)?;
+    let page = boot_all(layout, &kernels, steps, args.cgroup_v1, &args.filter)?;
+    if let Some(folder) = &args.record {
+        for file in page.files("record").context("what a guest recorded")? {
+            say(format_args!(
+                "recorded {}",
+                file.write_to(folder)?.display()
+            ));
+        }
+    }
     println!("{}", page.table());
-    let all = args.kernels.is_empty() && named.is_empty();
-    let whole = all && !args.load_only && !args.cgroup_v1;
+    let all = args.kernels.is_empty() && named.is_empty() && args.record.is_none();
+    let whole = all && !args.load_only && !args.cgroup_v1 && args.filter.is_empty();
     if whole {
         let file = layout.root().join("docs/kernels.md");
         fs::create_dir_all(layout.root().join("docs")).context("making docs")?;
@@ -129,7 +147,13 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
 }
 
 /// Boots each kernel; one that cannot be had is a row that says so.
-fn boot_all(layout: &Layout, kernels: &[Kernel], steps: &[&str], v1: bool) -> Result<Page> {
+fn boot_all(
+    layout: &Layout,
+    kernels: &[Kernel],
+    steps: &[&str],
+    v1: bool,
+    filter: &str,
+) -> Result<Page> {
     apt::ensure(SOFTWARE, "to boot other kernels")?;
     let folder = layout.target().join("vm");
     fs::create_dir_all(folder.join("kernels")).context("making target/vm")?;
@@ -179,6 +203,7 @@ fn boot_all(layout: &Layout, kernels: &[Kernel], steps: &[&str], v1: bool) -> Re
             image: &fetched.image,
             files: &files,
             steps,
+            filter,
             cgroups: if v1 { "v1" } else { "v2" },
         };
         // A log that cannot be written is no reason to stop: what matters is read from the pipe.
@@ -199,7 +224,7 @@ pub fn check(layout: &Layout, long: bool) -> Result<(Vec<String>, Vec<String>)> 
         true => (&kernels::KERNELS[..], WHOLE),
         false => (&kernels::KERNELS[..1], &WHOLE[1..2]),
     };
-    let page = boot_all(layout, kernels, steps, false)?;
+    let page = boot_all(layout, kernels, steps, false, "")?;
     println!("{}", page.table());
     Ok((page.failures(), page.absent()))
 }
@@ -215,8 +240,9 @@ const WHOLE: &[&str] = &[
 ];
 
 /// Steps that are test programs: which, and where they lie in the guest.
-const TESTS: [(&str, &str, &str); 2] = [
+const TESTS: [(&str, &str, &str); 3] = [
     ("faults", "faults", "tests/faults"),
+    ("record", "faults", "tests/faults"),
     ("tests", "kernel", "tests/kernel"),
 ];
 

@@ -76,7 +76,10 @@ fn nothing_is_left_when_the_daemon_is_killed() {
     let state = tempfile::tempdir().expect("a temporary directory");
     let config = state.path().join("watchdog.yaml");
     std::fs::write(&config, "http: { listen: \"127.0.0.1:0\" }\n").expect("a file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lease-watchdog"));
+    // In a guest the daemon lies elsewhere than where it was built.
+    let named = std::env::var_os("LEASE_WATCHDOG_BIN");
+    let daemon = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_lease-watchdog").into());
+    let mut command = Command::new(daemon);
     command.arg("run").arg("--config").arg(&config);
     command.args(["--events", "-", "--state-dir"]);
     command.arg(state.path());

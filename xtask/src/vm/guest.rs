@@ -33,6 +33,8 @@ pub struct Boot<'a> {
     pub files: &'a Path,
     /// What is run, in order.
     pub steps: &'a [&'a str],
+    /// Which of the kernel tests: those whose names contain it.
+    pub filter: &'a str,
     /// Which cgroup hierarchies there are: v2, or v1 alone.
     pub cgroups: &'a str,
 }
@@ -51,9 +53,9 @@ impl Boot<'_> {
         command.arg("-initrd").arg(self.files);
         let steps = self.steps.join(",");
         command.arg("-append").arg(format!(
-            "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic softlockup_panic=1 \
-             sysctl.kernel.panic_on_rcu_stall=1 vm.steps={steps} vm.cgroups={}",
-            self.cgroups
+            "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic softlockup_panic=1 \
+             sysctl.kernel.panic_on_rcu_stall=1 vm.steps={steps} vm.filter={} vm.cgroups={}",
+            self.filter, self.cgroups
         ));
         command
     }

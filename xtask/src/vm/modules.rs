@@ -12,7 +12,15 @@ use super::kernels::Fetched;
 use crate::process::{gather, output_of, program, run};
 
 /// What faults in a guest are made of. A kernel that lacks one has no such fault.
-const WANTED: [&str; 6] = ["loop", "ext4", "dm-mod", "dm-delay", "veth", "sch_netem"];
+const WANTED: [&str; 7] = [
+    "loop",
+    "ext4",
+    "fuse",
+    "dm-mod",
+    "dm-delay",
+    "veth",
+    "sch_netem",
+];
 
 /// The modules, unpacked to `folder`.
 pub fn unpack(kernel: &Fetched, folder: &Path) -> Result<Vec<PathBuf>> {

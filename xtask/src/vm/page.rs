@@ -6,7 +6,10 @@ use std::fmt::Write as _;
 use anyhow::Error;
 use serde_json::Value;
 
-use super::guest::{Console, Step};
+use super::{
+    guest::{Console, Step},
+    parcel::{self, Parcel},
+};
 use crate::tally::Tally;
 
 /// What is lost without a signal.
@@ -110,7 +113,8 @@ impl Outcome {
                 _ => false,
             };
             if !as_wanted {
-                let last = step.lines.last().map_or("", String::as_str);
+                let mut said = step.lines.iter().rev().filter(|line| !line.is_empty());
+                let last = said.next().map_or("", String::as_str);
                 failures.push(format!("kernel {name}: {}: {last}", step.name));
             }
         }
@@ -240,6 +244,16 @@ impl Page {
     /// Takes one in.
     pub fn add(&mut self, outcome: Outcome) {
         self.outcomes.push(outcome);
+    }
+
+    /// The files that a step gave away.
+    pub fn files(&self, step: &str) -> anyhow::Result<Vec<Parcel>> {
+        let steps = self
+            .outcomes
+            .iter()
+            .filter_map(|outcome| outcome.step(step));
+        let found: anyhow::Result<Vec<_>> = steps.map(|step| parcel::read(&step.lines)).collect();
+        Ok(found?.concat())
     }
 
     /// What failed on any.
