@@ -1,12 +1,12 @@
 //! The disk: the only thread of the recorder that may hang on one.
 //!
 //! In: jobs, in order. Out: files. Never: a wait that anyone else feels; what waits here while the disk hangs
-//! is bounded by bytes and written when it is back. A file that cannot be written is said once and tried again
-//! with the next one.
+//! is bounded by bytes and written when it is back. A disk that is full is said once; what an incident's file
+//! could not take is kept and tried again with each block, and a file never holds half a block.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -17,6 +17,8 @@ use crate::tick::clock;
 /// Bytes that may wait for the disk: four times the ring, which is more than it fills in any time that it
 /// spans.
 const MOST_WAITING: usize = 16 << 20;
+/// Bytes of a file that found no room and are kept for when there is some: twice the ring.
+const MOST_UNWRITTEN: usize = 8 << 20;
 /// The rolling file has this part of what may be kept, in two generations.
 const ROLLING_SHARE: u64 = 8;
 
@@ -104,9 +106,9 @@ impl Jobs {
 pub(super) fn run(jobs: &Jobs, plan: Plan) {
     let mut disk = Disk {
         plan,
-        all: None,
+        all: Output::default(),
         rolling: None,
-        incident: None,
+        incident: Output::default(),
         rolling_begins: Arc::from([]),
         rolling_bytes: 0,
         complained: false,
@@ -115,18 +117,22 @@ pub(super) fn run(jobs: &Jobs, plan: Plan) {
         let job = jobs.take();
         let calls = job.calls();
         let outcome = match job {
-            Job::Open(target, bytes) => disk.open(target, &bytes),
-            Job::Append(target, bytes, _) => disk.append(target, &bytes),
-            Job::Close(target) => {
-                *disk.slot(target) = None;
-                disk.tidy()
+            Job::Open(Target::Rolling, bytes) => disk.lose(calls, |disk| disk.open_rolling(&bytes)),
+            Job::Append(Target::Rolling, bytes, _) => {
+                disk.lose(calls, |disk| disk.append_rolling(&bytes))
             }
+            Job::Close(Target::Rolling) => Ok(()),
+            Job::Open(target, bytes) => {
+                *disk.output(target) = Output::default();
+                disk.keep(target, &bytes, calls)
+            }
+            Job::Append(target, bytes, _) => disk.keep(target, &bytes, calls),
+            Job::Close(target) => disk.close(target),
             Job::End => return,
         };
         match outcome {
             Ok(()) => disk.complained = false,
             Err(error) => {
-                disk.plan.lost.inc_by(calls);
                 if !disk.complained {
                     disk.complained = true;
                     tracing::error!(%error, "the recorder cannot write");
@@ -136,72 +142,145 @@ pub(super) fn run(jobs: &Jobs, plan: Plan) {
     }
 }
 
+/// A file that waits for room where there is none.
+#[derive(Debug, Default)]
+struct Output {
+    file: Option<File>,
+    unwritten: Vec<u8>,
+    /// Calls in it.
+    calls: u64,
+}
+
 struct Disk {
     plan: Plan,
-    all: Option<File>,
+    all: Output,
     rolling: Option<File>,
-    incident: Option<File>,
+    incident: Output,
     rolling_begins: Arc<[u8]>,
     rolling_bytes: u64,
     complained: bool,
 }
 
 impl Disk {
-    fn slot(&mut self, target: Target) -> &mut Option<File> {
+    fn output(&mut self, target: Target) -> &mut Output {
         match target {
             Target::All => &mut self.all,
-            Target::Rolling => &mut self.rolling,
-            Target::Incident => &mut self.incident,
+            Target::Rolling | Target::Incident => &mut self.incident,
         }
     }
 
-    fn open(&mut self, target: Target, bytes: &[u8]) -> io::Result<()> {
-        let path = match (target, &self.plan.dir) {
-            (Target::All, _) => self.plan.all.clone(),
-            (_, None) => None,
-            (Target::Rolling, Some((dir, _))) => {
-                fs::create_dir_all(dir)?;
-                let path = dir.join("rolling.lwr");
-                if path.exists() {
-                    fs::rename(&path, dir.join("rolling.1.lwr"))?;
-                }
-                self.rolling_begins = bytes.into();
-                self.rolling_bytes = 0;
-                Some(path)
+    /// Calls that are lost if this fails.
+    fn lose(
+        &mut self,
+        calls: u64,
+        act: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
+        act(self).inspect_err(|_| self.plan.lost.inc_by(calls))
+    }
+
+    /// Writes to a file, or keeps it for when that can be.
+    fn keep(&mut self, target: Target, bytes: &[u8], calls: u64) -> io::Result<()> {
+        let output = self.output(target);
+        if output.unwritten.len() + bytes.len() > MOST_UNWRITTEN {
+            self.plan.lost.inc_by(calls);
+        } else {
+            output.unwritten.extend_from_slice(bytes);
+            output.calls += calls;
+        }
+        self.write_kept(target)
+    }
+
+    fn write_kept(&mut self, target: Target) -> io::Result<()> {
+        if self.output(target).file.is_none() {
+            let Some(path) = self.place(target)? else {
+                *self.output(target) = Output::default();
+                return Ok(());
+            };
+            let file = File::create(&path).map_err(|error| named(&path, &error))?;
+            if let Err(error) = self.fill(target, file) {
+                // A file without its beginning is none.
+                self.output(target).file = None;
+                fs::remove_file(&path)?;
+                return Err(named(&path, &error));
             }
-            (Target::Incident, Some((dir, _))) => {
-                fs::create_dir_all(dir)?;
-                Some(unused(dir))
+            if target == Target::Incident {
+                tracing::warn!("recording to {}", path.display());
+                self.tidy()?;
             }
+            return Ok(());
+        }
+        match self.output(target).file.take() {
+            Some(file) => self.fill(target, file),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what is kept to its file.
+    fn fill(&mut self, target: Target, mut file: File) -> io::Result<()> {
+        let output = self.output(target);
+        let outcome = write_whole(&mut file, &output.unwritten);
+        output.file = Some(file);
+        if outcome.is_ok() {
+            output.unwritten = Vec::new();
+            output.calls = 0;
+        }
+        outcome
+    }
+
+    fn close(&mut self, target: Target) -> io::Result<()> {
+        let outcome = match self.output(target).unwritten.is_empty() {
+            true => Ok(()),
+            false => self.write_kept(target),
         };
-        let Some(path) = path else { return Ok(()) };
+        let left = std::mem::take(self.output(target));
+        self.plan.lost.inc_by(left.calls);
+        outcome?;
+        self.tidy()
+    }
+
+    /// Where a file is to lie; None: it is not wanted.
+    fn place(&self, target: Target) -> io::Result<Option<PathBuf>> {
+        match (target, &self.plan.dir) {
+            (Target::All, _) => Ok(self.plan.all.clone()),
+            (_, None) => Ok(None),
+            (_, Some((dir, _))) => {
+                fs::create_dir_all(dir)?;
+                Ok(Some(unused(dir)))
+            }
+        }
+    }
+
+    fn open_rolling(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some((dir, _)) = &self.plan.dir else {
+            return Ok(());
+        };
+        fs::create_dir_all(dir)?;
+        let path = dir.join("rolling.lwr");
+        self.rolling = None;
+        if path.exists() {
+            fs::rename(&path, dir.join("rolling.1.lwr"))?;
+        }
+        self.rolling_begins = bytes.into();
+        self.rolling_bytes = 0;
         let mut file = File::create(&path).map_err(|error| named(&path, &error))?;
         file.write_all(bytes)
             .map_err(|error| named(&path, &error))?;
-        *self.slot(target) = Some(file);
-        if target == Target::Incident {
-            tracing::warn!("recording to {}", path.display());
-            self.tidy()?;
-        }
+        self.rolling = Some(file);
         Ok(())
     }
 
-    fn append(&mut self, target: Target, bytes: &[u8]) -> io::Result<()> {
-        if target == Target::Rolling {
-            self.rolling_bytes += bytes.len() as u64;
-            let most = self
-                .plan
-                .dir
-                .as_ref()
-                .map_or(u64::MAX, |(_, keep)| keep / ROLLING_SHARE / 2);
-            if self.rolling_bytes > most || self.rolling.is_none() {
-                let begins = Arc::clone(&self.rolling_begins);
-                self.open(Target::Rolling, &begins)?;
-            }
+    fn append_rolling(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some((_, keep)) = &self.plan.dir else {
+            return Ok(());
+        };
+        self.rolling_bytes += bytes.len() as u64;
+        if self.rolling_bytes > keep / ROLLING_SHARE / 2 || self.rolling.is_none() {
+            let begins = Arc::clone(&self.rolling_begins);
+            self.open_rolling(&begins)?;
         }
-        match self.slot(target) {
-            Some(file) => file.write_all(bytes),
-            None => Err(io::Error::other("its file could not be made")),
+        match &mut self.rolling {
+            Some(file) => write_whole(file, bytes),
+            None => Ok(()),
         }
     }
 
@@ -229,6 +308,17 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// All of it or nothing: what is read stops at half a block, whatever comes after.
+fn write_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let begin = file.stream_position()?;
+    let outcome = file.write_all(bytes);
+    if outcome.is_err() {
+        file.set_len(begin)?;
+        file.seek(SeekFrom::Start(begin))?;
+    }
+    outcome
 }
 
 /// A name that sorts by time and is not taken.
