@@ -76,6 +76,7 @@ pub fn run(layout: &Layout, choice: Choice, args: &Args) -> Result<ExitCode> {
                 bench: tables,
                 reliability: &page_of("reliability.md"),
                 faults: &page_of("faults.md"),
+                kernels: &page_of("kernels.md"),
             }),
             tables.trim_end()
         );

@@ -14,6 +14,8 @@ pub struct Pages<'a> {
     pub reliability: &'a str,
     /// docs/faults.md.
     pub faults: &'a str,
+    /// docs/kernels.md.
+    pub kernels: &'a str,
 }
 
 /// A promise and its figure; None: there is none here.
@@ -155,20 +157,20 @@ fn rows(pages: &Pages<'_>) -> Vec<Row> {
         page(
             "leaves when it costs more than `limits`, in a storm of packets too",
             "detached, said, exit code 1",
-            None,
-            "`cargo xtask test beyond_its_limits storm_of_packets`",
+            said(pages.bench, "Told to cost no more"),
+            "above; in a storm: `cargo xtask test storm_of_packets`",
         ),
         page(
             "real time bounded, nothing starved by it",
             "SCHED_FIFO with RLIMIT_RTTIME",
-            None,
-            "the rows of [reliability.md](reliability.md) and `priority.rs`",
+            said(pages.bench, "In real time"),
+            "above",
         ),
         page(
             "kernels 5.10 to current, cgroup v1 and v2, IPv4 and IPv6",
             "runs",
-            None,
-            "README.md: what it runs on, and `lease-watchdog doctor`",
+            demos(pages.kernels),
+            "[kernels.md](kernels.md), `cargo xtask vm`; both families: `cargo xtask test ipv6`",
         ),
     ]
 }
@@ -285,6 +287,22 @@ fn last_verdict(bench: &str, head: &str) -> Option<(String, bool)> {
     Some((format!("{worst} ms"), line.contains(": met)")))
 }
 
+/// What a line that begins like this says, and its verdict.
+fn said(bench: &str, head: &str) -> Option<(String, bool)> {
+    let line = bench.lines().find(|line| line.starts_with(head))?;
+    let (figure, verdict) = line.split_once(": ")?.1.split_once("  (")?;
+    Some((figure.to_owned(), verdict.ends_with(": met)")))
+}
+
+/// The kernels on which the demo warned before the harm, of those that were tried.
+fn demos(kernels: &str) -> Option<(String, bool)> {
+    let row = kernels.lines().find(|line| line.starts_with("| demo |"))?;
+    let of_each = cells(row).split_off(2);
+    let warned = of_each.iter().filter(|cell| cell.contains(" s lead"));
+    let (warned, all) = (warned.count(), of_each.len());
+    Some((format!("the demo on {warned} of {all}"), warned == all))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,6 +318,8 @@ sessions   leases  unhealthy    CPU %  RSS MiB  late p50 ms  late p99 ms  target
     5000    10000          0     3.32     95.7          0.5          0.5  5: met, 64: missed
 
 Start to `started`, ms: 643, 609  (target 1000 to the first lease seen: met)
+Told to cost no more than 0.001 % of a core: gone 1.2 s after `started`, exit code 1  (target gone, exit code 1: met)
+In real time: no bound  (target bounded: missed)
 ";
     const RELIABILITY: &str = "\
 | quiet | `late` | 50 | 30 | 50 | 50 |
@@ -328,6 +348,7 @@ Start to `started`, ms: 643, 609  (target 1000 to the first lease seen: met)
             bench: BENCH,
             reliability: RELIABILITY,
             faults: FAULTS,
+            kernels: "| demo |  | 5.0 s lead, process_stopped | FAILED |\n",
         };
         let row = rows(&pages).into_iter().find(|row| row.what.contains(what));
         row.unwrap().figure
@@ -351,6 +372,12 @@ Start to `started`, ms: 643, 609  (target 1000 to the first lease seen: met)
             ("CPU, 10,000 leases", said("3.32 %", true)),
             ("memory, 10,000", said("95.7 MiB", false)),
             ("first lease seen", said("643 ms", true)),
+            (
+                "costs more than",
+                said("gone 1.2 s after `started`, exit code 1", true),
+            ),
+            ("real time bounded", said("no bound", false)),
+            ("kernels 5.10", said("the demo on 1 of 2", false)),
         ] {
             assert_eq!(figure(what), expected, "{what}");
         }
@@ -362,6 +389,7 @@ Start to `started`, ms: 643, 609  (target 1000 to the first lease seen: met)
             bench: "",
             reliability: "",
             faults: "",
+            kernels: "",
         };
         let text = table(&pages);
         assert_eq!(text.lines().count() - 4, rows(&pages).len());

@@ -90,6 +90,25 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit code, once it ends by itself; None: it has not.
+    pub fn exit(&mut self, within: Duration) -> Result<Option<i32>> {
+        let until = clock().plus(u64::try_from(within.as_nanos())?);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            if clock() > until {
+                return Ok(None);
+            }
+            wait(Duration::from_millis(20));
+        }
+    }
+
     /// Its metrics page.
     pub fn metrics(&self) -> Result<String> {
         let mut stream = TcpStream::connect(&self.http)?;

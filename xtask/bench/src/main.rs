@@ -3,6 +3,7 @@
 //! In: the daemon's binary, an object of empty programs. Out: tables on standard output, each
 //! target with its figure, met or missed. A missed target is a result and no failure.
 
+mod bounds;
 mod churn;
 mod daemon;
 mod frames;
@@ -81,6 +82,7 @@ fn main() -> Result<()> {
     let sizes = daemon::measure(&args.daemon, &args.sessions)?;
     recorder::measure(&args.daemon)?;
     let churn_us = churn::measure(&args.daemon)?;
+    bounds::measure(&args.daemon)?;
     let ticks = ticks::measure(&FLOWS)?;
     println!(
         "\n{}",
