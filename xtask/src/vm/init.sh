@@ -47,19 +47,22 @@ step() {
     echo "vm: end $name $?"
 }
 
+# What the demo has said so far.
+said=/tmp/said
+
 # The wall's clock goes an hour on and a day back, again and again.
 jump() {
     while :; do
         for seconds in 3600 -86400 82800; do
             sleep 1.3
-            date -s "@$(($(date +%s) + seconds))" >/dev/null
+            date -s "@$(($(date +%s) + seconds))" >>/tmp/jumps
         done
     done
 }
 
 # Who takes the CPU in real time, at this priority, once everybody is there.
 hog() {
-    sleep 6
+    until grep -q demo_lease_seen $said; do sleep 0.5; done
     exec chrt -f "$1" sh -c 'while :; do :; done'
 }
 
@@ -67,21 +70,21 @@ hog() {
 demo_under() {
     proof=$1
     shift
+    : >$said
     "$@" &
     meanwhile=$!
-    lease-watchdog demo --json
+    lease-watchdog demo --json >$said
     code=$?
+    cat $said
     "$proof" || code=99
     kill -9 $meanwhile
     return $code
 }
 
-# The wall's clock is days away from where the kernel's own count of seconds would have it.
-began=$(date +%s)
 jumped() {
-    since=$(($(date +%s) - began - $(cut -d . -f 1 /proc/uptime)))
-    echo "the wall's clock is off by $since s"
-    [ "$since" -gt 600 ] || [ "$since" -lt -600 ]
+    jumps=$(wc -l </tmp/jumps)
+    echo "the wall's clock has jumped $jumps times"
+    [ "$jumps" -ge 6 ]
 }
 
 # It has run for seconds (the 14th word: ticks of 10 ms).
@@ -89,18 +92,6 @@ hogged() {
     ticks=$(cut -d ' ' -f 14 "/proc/$meanwhile/stat")
     echo "the hog has run for $ticks ticks, priority $(cut -d ' ' -f 40 "/proc/$meanwhile/stat")"
     [ "$ticks" -gt 500 ]
-}
-
-# Plays the faults that only guests can have, once more, and gives their recordings away as text.
-record() {
-    /tests/faults --record /tmp/recorded --only disk-suspended --only disk-delayed --only loss
-    code=$?
-    for file in /tmp/recorded/*; do
-        echo "file $(basename "$file")"
-        base64 "$file"
-    done
-    echo "file"
-    return $code
 }
 
 echo "vm: kernel $(uname -r)"
