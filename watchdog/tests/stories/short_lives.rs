@@ -78,15 +78,13 @@ fn five_thousand_short_processes_leave_nothing_behind() {
 /// The next process gets this id, unless another is faster: the kernel counts on from the last that it gave
 /// (kernel/pid.c, pid_ns_ctl_handler).
 fn start_as(pid: i32, order: impl Fn() -> Order<'static>) -> Client {
-    for _ in 0..200 {
+    let started = clock::poll(Duration::from_secs(60), || {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
             .expect("the kernel takes a last id");
         let client = Client::start(order());
-        if client.pid() == pid {
-            return client;
-        }
-    }
-    panic!("no process gets the id {pid}");
+        (client.pid() == pid).then_some(client)
+    });
+    started.unwrap_or_else(|| panic!("no process gets the id {pid}"))
 }
 
 #[test]
