@@ -128,7 +128,14 @@ pub(super) fn run(jobs: &Jobs, plan: Plan) {
             }
             Job::Append(target, bytes, _) => disk.keep(target, &bytes, calls),
             Job::Close(target) => disk.close(target),
-            Job::End => return,
+            Job::End => {
+                for target in [Target::All, Target::Incident] {
+                    if let Err(error) = disk.close(target) {
+                        tracing::error!(%error, "the recorder's last words are not written");
+                    }
+                }
+                return;
+            }
         };
         match outcome {
             Ok(()) => disk.complained = false,
@@ -198,9 +205,11 @@ impl Disk {
             };
             let file = File::create(&path).map_err(|error| named(&path, &error))?;
             if let Err(error) = self.fill(target, file) {
-                // A file without its beginning is none.
-                self.output(target).file = None;
-                fs::remove_file(&path)?;
+                // An incident's file without its beginning is none. What the user has named stays.
+                if target == Target::Incident {
+                    self.output(target).file = None;
+                    fs::remove_file(&path)?;
+                }
                 return Err(named(&path, &error));
             }
             if target == Target::Incident {
@@ -310,11 +319,17 @@ impl Disk {
     }
 }
 
-/// All of it or nothing: what is read stops at half a block, whatever comes after.
+/// All of it or nothing: what is read stops at half a block, whatever comes after. What is no regular file has no
+/// place to go back to.
 fn write_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    let begin = file.stream_position()?;
+    let is_regular = file.metadata()?.is_file();
+    let begin = if is_regular {
+        file.stream_position()?
+    } else {
+        0
+    };
     let outcome = file.write_all(bytes);
-    if outcome.is_err() {
+    if outcome.is_err() && is_regular {
         file.set_len(begin)?;
         file.seek(SeekFrom::Start(begin))?;
     }
