@@ -535,6 +535,9 @@ fn what_the_disk_does_not_take_is_counted() {
     assert!(handle.finish(Duration::from_secs(20)));
     // The file's beginning counts for one.
     assert_eq!(recorder.shared.lost_in_all.get(), told.len() as u64 + 1);
+    // What the user has named is not taken away.
+    let device = std::fs::metadata("/dev/full").unwrap();
+    assert!(!device.is_file(), "/dev/full is a file now");
 }
 
 #[test]
