@@ -378,13 +378,15 @@ pub(super) fn object(
             aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watchdog-ebpf-old"))
         }
     };
-    loader.load(bytes).map_err(|error| {
-        let Refusal { line, code } = Refusal::of(&error);
-        Missing(format!(
-            "the kernel refuses the eBPF maps or programs: {line}; {}",
-            mend(code)
-        ))
-    })
+    loader
+        .load(bytes)
+        .map_err(|error| refused("the kernel refuses the eBPF maps or programs", &error))
+}
+
+/// What the kernel refuses of what cannot be done without, with the mend.
+pub(super) fn refused(what: &str, error: &(dyn Error + 'static)) -> Missing {
+    let Refusal { line, code } = Refusal::of(error);
+    Missing(format!("{what}: {line}; {}", mend(code)))
 }
 
 /// What the kernel said of something that it refused.

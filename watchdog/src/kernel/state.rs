@@ -22,7 +22,7 @@ use watchdog_common::layout::{
 };
 
 use super::Missing;
-use super::attach::chain;
+use super::attach::refused;
 
 /// How many elements are mapped at a time. A multiple of 512, so that a chunk of 8-byte-aligned
 /// elements is whole pages.
@@ -224,7 +224,7 @@ impl State {
         for index in (0..flows).rev() {
             self.free
                 .push(index, 0)
-                .map_err(|error| Missing(format!("map FREE: {}", chain(&error))))?;
+                .map_err(|error| refused("map FREE", &error))?;
         }
         Ok(self)
     }
@@ -446,7 +446,7 @@ impl Devices {
         let mut slots = array(programs, "DEVICES", DEVICES)?;
         slots
             .ensure(DEVICES)
-            .map_err(|error| Missing(format!("mapping DEVICES: {}", chain(&error))))?;
+            .map_err(|error| refused("mapping DEVICES", &error))?;
         Ok(Self {
             slots,
             requests: take(programs, "REQUESTS")?,
@@ -513,7 +513,7 @@ fn array<T>(programs: &mut Ebpf, name: &'static str, len: usize) -> Result<Mappe
     let Map::Array(data) = map else {
         return Err(Missing(format!("map {name} is no array")));
     };
-    Mapped::new(data, len).map_err(|error| Missing(format!("mapping {name}: {}", chain(&error))))
+    Mapped::new(data, len).map_err(|error| refused(&format!("mapping {name}"), &error))
 }
 
 fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
@@ -523,5 +523,5 @@ fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
     let map = programs
         .take_map(name)
         .ok_or_else(|| Missing(format!("the object has no map {name}")))?;
-    T::try_from(map).map_err(|error| Missing(format!("map {name}: {}", chain(&error))))
+    T::try_from(map).map_err(|error| refused(&format!("map {name}"), &error))
 }

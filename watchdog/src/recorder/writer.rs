@@ -346,3 +346,29 @@ fn unused(dir: &Path) -> PathBuf {
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsRawFd as _, FromRawFd as _};
+
+    use super::*;
+
+    /// A file that cannot grow: what does not fit is cut off in its middle, as on a full disk.
+    #[test]
+    fn what_does_not_fit_leaves_nothing_of_it() {
+        // SAFETY: a name that ends in a zero; the descriptor is this file's alone.
+        let mut file = unsafe {
+            let number = libc::memfd_create(c"full".as_ptr(), libc::MFD_ALLOW_SEALING);
+            assert!(number >= 0, "{}", io::Error::last_os_error());
+            File::from_raw_fd(number)
+        };
+        file.set_len(8_192).unwrap();
+        // SAFETY: numbers alone, of a descriptor that is open.
+        let sealed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_GROW) };
+        assert_eq!(sealed, 0, "{}", io::Error::last_os_error());
+        write_whole(&mut file, b"abc").unwrap();
+        write_whole(&mut file, &[b'x'; 10_000]).unwrap_err();
+        assert_eq!(file.metadata().unwrap().len(), 3);
+        assert_eq!(file.stream_position().unwrap(), 3);
+    }
+}

@@ -13,19 +13,26 @@ use crate::harness::zookeeper::{Listen, ZooKeeper, free_port};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use watchdog::recorder::format::Recording;
 
 const SOON: Duration = Duration::from_secs(20);
-/// Mounts a small file system at $1 that the daemon alone sees, and fills it but for its directory.
+/// Mounts a small file system at $1 that the daemon alone sees, and fills it but for its directory and $2: so that
+/// something is cut off in its middle.
 const FULL: &str = "mount -t tmpfs -o size=1m none \"$1\" && mkdir \"$1/state\" && \
-    { dd if=/dev/zero of=\"$1/filler\" bs=4k status=none 2>/dev/null; shift; exec \"$@\"; }";
+    { dd if=/dev/zero of=\"$1/filler\" bs=4k status=none 2>/dev/null; \
+    truncate -s \"-$2\" \"$1/filler\"; shift 2; exec \"$@\"; }";
 
 /// The daemon on a full file system, and where that is seen from outside.
-fn on_a_full_disk(home: &Home, events: &str) -> (Daemon, impl Fn(&Daemon) -> PathBuf + use<>) {
+fn on_a_full_disk(
+    home: &Home,
+    events: &str,
+    left: &str,
+) -> (Daemon, impl Fn(&Daemon) -> PathBuf + use<>) {
     let disk = home.path().join("disk");
     std::fs::create_dir(&disk).expect("a mount point");
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private"]);
-    command.args(["sh", "-c", FULL, "sh"]).arg(&disk);
+    command.args(["sh", "-c", FULL, "sh"]).arg(&disk).arg(left);
     command.arg(crate::harness::daemon::binary());
     command.arg("run").arg("--config").arg(home.config());
     command.args(["--events", events, "--state-dir"]);
@@ -46,7 +53,7 @@ fn on_a_full_disk_it_warns_and_writes_again_when_there_is_room() {
     let text = std::fs::read_to_string(home.config()).expect("a configuration");
     let text = text + &config(&records.display().to_string());
     std::fs::write(home.config(), text).expect("it can be written");
-    let (daemon, disk) = on_a_full_disk(&home, "-");
+    let (daemon, disk) = on_a_full_disk(&home, "-", "8K");
     daemon.wait_for("`started`", SOON, |event| event.is("started"));
     let filler = disk(&daemon).join("filler");
     assert!(filler.exists(), "the disk is there, and full");
@@ -67,22 +74,32 @@ fn on_a_full_disk_it_warns_and_writes_again_when_there_is_room() {
     );
     // There is room again: what is asked for is written.
     std::fs::remove_file(&filler).expect("it can be removed");
-    let written = |kind: &str| {
+    let named = |kind: &str| {
         let entries = std::fs::read_dir(disk(&daemon).join("state")).expect("its directory");
-        let mut names = entries.flatten().map(|entry| entry.path());
-        names.any(|path| {
+        let mut paths = entries.flatten().map(|entry| entry.path());
+        paths.find(|path| {
             let name = path
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned());
-            let holds = path.metadata().is_ok_and(|meta| meta.len() > 0);
-            holds && name.is_some_and(|name| name.contains(kind))
+            name.is_some_and(|name| name.starts_with(kind))
         })
     };
     send_signal(daemon.pid(), libc::SIGUSR1);
-    for kind in ["incident", "rolling", "flows"] {
-        let there = clock::poll(SOON, || written(kind).then_some(()));
-        daemon.check(there.is_some(), &format!("{kind} is written"));
+    // What stands in them is whole: nothing follows half a block, where no reader would come to it.
+    for kind in ["incident", "rolling.lwr"] {
+        let whole = clock::poll(SOON, || {
+            let recording = Recording::read(&named(kind)?).ok()?;
+            (recording.torn.is_none() && !recording.calls.is_empty()).then_some(())
+        });
+        daemon.check(whole.is_some(), &format!("{kind} is whole"));
     }
+    let known = clock::poll(SOON, || {
+        std::fs::metadata(named("flows")?)
+            .ok()?
+            .len()
+            .checked_sub(1)
+    });
+    daemon.check(known.is_some(), "known flows are written");
 }
 
 #[test]
@@ -94,7 +111,7 @@ fn events_that_find_no_room_are_counted_and_come_again_with_it() {
     let text = text.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     std::fs::write(home.config(), text).expect("it can be written");
     let events = home.path().join("disk/events.jsonl");
-    let (daemon, disk) = on_a_full_disk(&home, &events.display().to_string());
+    let (daemon, disk) = on_a_full_disk(&home, &events.display().to_string(), "0");
     daemon.wait_stderr("cannot write", SOON);
     let get = |path: &str| crate::harness::http::get(&format!("127.0.0.1:{port}"), path);
     let lost = clock::poll(SOON, || {

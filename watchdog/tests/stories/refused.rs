@@ -1,6 +1,5 @@
 //! Stories of a start on which the kernel refuses something half-way: memory for a map, a program, a hook.
-//! Whatever it is, the daemon either runs and names what it goes without, or ends
-//! with a line that says what was refused, and leaves nothing in the kernel.
+//! Whatever it is, the daemon either runs, or ends with a line that says what was refused and what helps.
 //!
 //! strace makes the refusals, one call a start. Some calls in the short form; with LEASE_WATCHDOG_LONG each.
 
@@ -87,6 +86,19 @@ fn outcome(error: &str, when: usize) -> Result<String, String> {
                     exit_in_words(status),
                     daemon.report()
                 ));
+            }
+            // Memory is not had by rights, nor rights by memory.
+            let helps = match error {
+                "ENOMEM" => "give it more memory",
+                _ => "it has the rights",
+            };
+            let number = if error == "ENOMEM" {
+                "(os error 12)"
+            } else {
+                "(os error 1)"
+            };
+            if last.contains(number) && !last.contains(helps) {
+                return Err(format!("{case}: no word of what helps: {last}"));
             }
             Ok(format!("{}: {last}", exit_in_words(status)))
         }

@@ -94,6 +94,18 @@ hogged() {
     [ "$ticks" -gt 500 ]
 }
 
+# Plays the faults that only guests can have, once more, and gives their recordings away as text.
+record() {
+    /tests/faults --record /tmp/recorded --only disk-suspended --only disk-delayed --only loss
+    code=$?
+    for file in /tmp/recorded/*; do
+        echo "file $(basename "$file")"
+        base64 "$file"
+    done
+    echo "file"
+    return $code
+}
+
 echo "vm: kernel $(uname -r)"
 for name in $(parameter vm.steps | tr , ' '); do
     case $name in
