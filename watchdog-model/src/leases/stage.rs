@@ -260,10 +260,10 @@ fn earliest(one: Option<Mono>, other: Option<Mono>) -> Option<Mono> {
     }
 }
 
-/// How long a holder may be without a flow. The Java client sleeps up to a second before it tries
-/// the next server (ClientCnxn.SendThread.startConnect), and the handshake waits for the server's
-/// log to be synced.
-const RECONNECT_NS: u64 = 2 * SECOND;
+/// How long a holder may be without a flow. The Java client sleeps for a second once it has tried every server
+/// (StaticHostProvider.next) and up to another before it connects (ClientCnxn.SendThread.startConnect); then it
+/// connects, and the handshake waits for the server's log to be synced.
+const RECONNECT_NS: u64 = 2_500 * MS;
 
 /// The lease's flow is gone.
 fn lost(facts: &LeaseFacts, settings: &EntrySettings, margin_ns: u64) -> Option<Reason> {

@@ -311,11 +311,24 @@ fn a_lost_connection_goes_through_all_stages() {
         how: Some(CloseHow::PeerReset),
     });
     let settings = EntrySettings::default();
-    // A Java client may sleep for a second before it tries the next server.
     reaches(&facts, &settings, Stage::Late, ms(2_500));
     reaches(&facts, &settings, Stage::AtRisk, secs(3));
     reaches(&facts, &settings, Stage::Jeopardy, secs(4));
     reaches(&facts, &settings, Stage::Lapsed, secs(6));
+}
+
+#[test]
+fn a_java_clients_sleeps_before_it_connects_are_not_late() {
+    let mut facts = lease(Role::Holder, secs(12), Share::THIRD);
+    facts.lost = Some(Loss {
+        at: A.plus(ms(500)),
+        how: Some(CloseHow::PeerFin),
+    });
+    let settings = EntrySettings::default();
+    // Two seconds, and a connect and a handshake on top.
+    let back = A.plus(ms(500 + 2_000 + 400));
+    assert_eq!(assess(&facts, &settings, back).stage, Stage::Healthy);
+    reaches(&facts, &settings, Stage::Late, ms(3_000));
 }
 
 #[test]
