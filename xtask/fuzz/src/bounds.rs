@@ -53,27 +53,14 @@ unsafe impl GlobalAlloc for Counting {
 
 /// CPU time of the process, ms: what else runs on the machine does not count.
 fn cpu_ms() -> u64 {
-    let mut time = libc_time();
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: one valid structure.
-    unsafe { clock_gettime(PROCESS_CPU, &raw mut time) };
-    u64::try_from(time.seconds).unwrap_or(0) * 1000
-        + u64::try_from(time.ns).unwrap_or(0) / 1_000_000
-}
-
-const PROCESS_CPU: i32 = 2;
-
-#[repr(C)]
-struct Time {
-    seconds: i64,
-    ns: i64,
-}
-
-const fn libc_time() -> Time {
-    Time { seconds: 0, ns: 0 }
-}
-
-unsafe extern "C" {
-    fn clock_gettime(clock: i32, into: *mut Time) -> i32;
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000
+        + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
 /// Runs a case of so many bytes.
