@@ -19,7 +19,7 @@ use super::facts::LeaseFacts;
 use super::note::{Condition, Stage};
 use super::observation::{CloseHow, Role, TimeoutSource};
 use super::settings::{EntrySettings, LATE_AT_THE_LATEST, STALL_AT_RISK, Share};
-use crate::time::{MS, Mono, SECOND};
+use crate::time::{MS, Mono};
 
 /// After a time in which nobody looked, what had piled up in the network and in the kernel is given
 /// this long (two ticks of 75 ms) to arrive before anyone is accused of silence.
